@@ -1,0 +1,57 @@
+//! Who calls what for whom: the first argument of every operation.
+
+use crate::iam::Principal;
+use crate::ids::{self, AccountId, Region};
+use crate::store::Home;
+
+/// A call: the home it runs in, who makes it, and through which service.
+#[derive(Clone, Debug)]
+pub struct Call<'h> {
+    /// The home that it reads and changes.
+    pub home: &'h Home,
+    /// Who makes it.
+    pub principal: Principal,
+    /// The account whose resources it means; the principal's own unless said otherwise.
+    pub account: AccountId,
+    /// The Region it is made in.
+    pub region: Region,
+    /// The service that makes it on the principal's behalf, as `kms:ViaService` and `invokedBy` name it; `None` for a
+    /// direct call.
+    pub via: Option<String>,
+    /// The request id, also found in the trail. Nested calls that AWS makes under one id share it.
+    pub request_id: String,
+    /// Where it comes from: an address, or a service's name.
+    pub source_ip: String,
+    /// The client's name and version, or a service's name.
+    pub user_agent: String,
+}
+
+impl<'h> Call<'h> {
+    /// A direct call by `principal` from this machine, under a new request id.
+    pub fn direct(home: &'h Home, principal: Principal, region: Region) -> Self {
+        let account = principal.account().clone();
+        Self {
+            home,
+            principal,
+            account,
+            region,
+            via: None,
+            request_id: ids::uuid(),
+            source_ip: "127.0.0.1".to_owned(),
+            user_agent: concat!("blockseal/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// The same caller's call as the service `via` makes it on its behalf: source and agent are the service's name, as
+    /// CloudTrail shows them, and the request id is a new one.
+    #[must_use]
+    pub fn through(&self, via: &str) -> Self {
+        Self {
+            via: Some(via.to_owned()),
+            request_id: ids::uuid(),
+            source_ip: via.to_owned(),
+            user_agent: via.to_owned(),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Who calls: principals and their ARNs.
+
+mod principal;
+
+pub use principal::{Principal, PrincipalError};

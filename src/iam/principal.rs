@@ -1,0 +1,132 @@
+//! Principals as ARNs name them (IAM user guide, "IAM identifiers").
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ids::{AccountId, InstanceId};
+
+/// Somebody who makes a call.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Principal {
+    /// The root of an account, `arn:aws:iam::<account>:root`: who calls unless `--principal` says otherwise.
+    Root(AccountId),
+    /// An IAM user, `arn:aws:iam::<account>:user/<name>`.
+    User {
+        /// The user's account.
+        account: AccountId,
+        /// Name with its path, without a leading slash.
+        name: String,
+    },
+    /// A session of a role, `arn:aws:sts::<account>:assumed-role/<role>/<session>`.
+    AssumedRole {
+        /// The role's account.
+        account: AccountId,
+        /// The role's name.
+        role: String,
+        /// The session's name.
+        session: String,
+    },
+    /// The role under which a host opens the volumes of one instance,
+    /// `arn:aws:sts::<account>:assumed-role/aws:ec2-infrastructure/<instance>`.
+    Ec2Infrastructure {
+        /// The instance's account.
+        account: AccountId,
+        /// The instance.
+        instance: InstanceId,
+    },
+}
+
+/// A string that names no principal we know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not a principal: give an account's root (arn:aws:iam::<account>:root), a user (…:user/<name>) or a role session (arn:aws:sts::<account>:assumed-role/<role>/<session>)"
+)]
+pub struct PrincipalError(String);
+
+impl Principal {
+    /// The account it belongs to.
+    pub fn account(&self) -> &AccountId {
+        match self {
+            Self::Root(account)
+            | Self::User { account, .. }
+            | Self::AssumedRole { account, .. }
+            | Self::Ec2Infrastructure { account, .. } => account,
+        }
+    }
+
+    /// Its ARN.
+    pub fn arn(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root(account) => write!(f, "arn:aws:iam::{account}:root"),
+            Self::User { account, name } => write!(f, "arn:aws:iam::{account}:user/{name}"),
+            Self::AssumedRole { account, role, session } => {
+                write!(f, "arn:aws:sts::{account}:assumed-role/{role}/{session}")
+            }
+            Self::Ec2Infrastructure { account, instance } => {
+                write!(f, "arn:aws:sts::{account}:assumed-role/aws:ec2-infrastructure/{instance}")
+            }
+        }
+    }
+}
+
+impl FromStr for Principal {
+    type Err = PrincipalError;
+
+    fn from_str(text: &str) -> Result<Self, PrincipalError> {
+        let refuse = || PrincipalError(text.chars().take(200).collect());
+        if let Ok(account) = text.parse() {
+            return Ok(Self::Root(account));
+        }
+        let parts: Vec<_> = text.splitn(6, ':').collect();
+        let ["arn", "aws", service, "", account, resource] = parts[..] else { return Err(refuse()) };
+        let account: AccountId = account.parse().map_err(|_| refuse())?;
+        let (kind, rest) = resource.split_once('/').unwrap_or((resource, ""));
+        match (service, kind) {
+            ("iam", "root") if rest.is_empty() => Ok(Self::Root(account)),
+            ("iam", "user") if !rest.is_empty() => Ok(Self::User { account, name: rest.to_owned() }),
+            ("sts", "assumed-role") => match rest.split_once('/') {
+                Some(("aws:ec2-infrastructure", instance)) => {
+                    Ok(Self::Ec2Infrastructure { account, instance: instance.parse().map_err(|_| refuse())? })
+                }
+                Some((role, session)) if !role.is_empty() && !session.is_empty() => {
+                    Ok(Self::AssumedRole { account, role: role.to_owned(), session: session.to_owned() })
+                }
+                _ => Err(refuse()),
+            },
+            _ => Err(refuse()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arns_come_back_as_they_were() {
+        for arn in [
+            "arn:aws:iam::123456789012:root",
+            "arn:aws:iam::123456789012:user/ops/alice",
+            "arn:aws:sts::123456789012:assumed-role/Admin/session-1",
+            "arn:aws:sts::123456789012:assumed-role/aws:ec2-infrastructure/i-0123456789abcdef0",
+        ] {
+            assert_eq!(arn.parse::<Principal>().unwrap().arn(), arn);
+        }
+        for bad in [
+            "",
+            "root",
+            "arn:aws:iam::1:root",
+            "arn:aws:iam::123456789012:user/",
+            "arn:aws:sts::123456789012:assumed-role/r",
+        ] {
+            assert!(bad.parse::<Principal>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `blockseal` program: see `cli`.
+
+fn main() {}
