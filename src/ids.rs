@@ -36,6 +36,14 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The bytes that hexadecimal `digits` of either case spell; `None` if they are odd in number or not all digits.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(value(*high)? << 4 | value(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
 /// A random version 4 UUID (RFC 9562), as KMS key ids, event ids and request ids are.
 pub fn uuid() -> String {
     let mut bytes = random::<16>();

@@ -4,13 +4,8 @@
 pub mod clock;
 pub mod dir;
 pub mod ids;
+pub mod process;
 pub mod secret;
 pub mod store;
+mod twin;
 pub mod units;
-
-// Floor 2
-pub mod iam;
-
-// Floor 3
-pub mod device;
-pub mod gate;

@@ -61,6 +61,13 @@ impl SectorSize {
         }
     }
 
+    /// The first unit of the sector that holds `unit`, and how many bytes into that sector `unit` lies (at most 3584).
+    #[expect(clippy::cast_possible_truncation, reason = "a place in a sector is at most 3584")]
+    pub const fn locate(self, unit: UnitIndex) -> (UnitIndex, usize) {
+        let into_sector = unit.0 % self.units();
+        (UnitIndex(unit.0 - into_sector), (into_sector * UNIT_BYTES) as usize)
+    }
+
     /// The sector size of that many bytes; `None` for anything but 512 and 4096.
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
         match bytes {
@@ -107,7 +114,9 @@ impl ByteRange {
 
     /// Whether the two share at least one byte.
     pub const fn overlaps(self, other: Self) -> bool {
-        self.start < other.end && other.start < self.end
+        let start = if self.start > other.start { self.start } else { other.start };
+        let end = if self.end < other.end { self.end } else { other.end };
+        start < end
     }
 
     /// The largest range of whole `align`-byte pieces inside this one (possibly empty), `align` a power of two.
@@ -151,6 +160,21 @@ mod tests {
         assert!(ByteRange::new(100, 300).unwrap().whole_pieces(512).is_empty());
         assert!(ByteRange::new(600, 300).unwrap().whole_pieces(512).is_empty());
         assert!(ByteRange::new(u64::MAX, 1).is_none());
+    }
+
+    #[test]
+    fn ranges_overlap_if_they_share_a_byte() {
+        let range = |start, end| ByteRange { start, end };
+        assert!(range(0, 2).overlaps(range(1, 3)) && range(0, 9).overlaps(range(4, 5)));
+        assert!(!range(0, 2).overlaps(range(2, 4)) && !range(2, 4).overlaps(range(0, 2)));
+        assert!(!range(0, 9).overlaps(range(4, 4)), "an empty range shares no byte");
+    }
+
+    #[test]
+    fn units_are_located_in_their_sectors() {
+        assert_eq!(SectorSize::B512.locate(UnitIndex(13)), (UnitIndex(13), 0));
+        assert_eq!(SectorSize::B4096.locate(UnitIndex(13)), (UnitIndex(8), 5 * 512));
+        assert_eq!(SectorSize::B4096.locate(UnitIndex(u64::MAX)), (UnitIndex(u64::MAX - 7), 7 * 512));
     }
 
     #[test]

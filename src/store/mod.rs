@@ -3,23 +3,25 @@
 //! Write-ahead log, `synchronous=FULL`, `secure_delete=ON`, and `BEGIN IMMEDIATE` for every write, so that two processes
 //! never read the same state and both change it. The tables are in `schema.sql`, the modules that own them above.
 
+mod ballast;
+mod database;
+mod errno;
+
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use crate::clock::{Clock, Time};
 use crate::dir::{DirError, HomeDir};
+use crate::secret::SecretBytes;
+
+use ballast::Ballast;
 
 /// The schema that this program writes; a home with a higher number was made by a newer one and is refused.
 pub const SCHEMA_VERSION: u32 = 1;
-
-/// `BSL1`, in the database file's header: `file state.db` shows it.
-const APPLICATION_ID: u32 = 0x4253_4c31;
-
-const SCHEMA: &str = include_str!("schema.sql");
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +43,52 @@ pub enum StoreError {
     /// The file is a SQLite database of some other program.
     #[error("{0} is not the state of a Blockseal home")]
     NotOurs(String),
+    /// The state is missing or empty, and something in the home needs it.
+    #[error(
+        "{state} is {found}, and {witness} shows that this home was in use; restore {state} from a backup, or move the home away to begin a new one"
+    )]
+    StateMissing {
+        /// Path of the state.
+        state: String,
+        /// `missing` or `empty`.
+        found: &'static str,
+        /// What is there.
+        witness: String,
+    },
+    /// SQLite finds the state malformed.
+    #[error(
+        "{path} is damaged; move it away with its -wal and -shm and restore it from a backup: nothing else repairs it"
+    )]
+    Damaged {
+        /// Path of the state.
+        path: String,
+        /// SQLite's words for it.
+        source: rusqlite::Error,
+    },
     /// The home cannot be written.
     #[error(
         "the home cannot be written (read-only file system or permissions); every operation leaves a record and needs to write"
     )]
     ReadOnly(#[source] rusqlite::Error),
+    /// A file of the state cannot be opened, for a reason that SQLite does not give.
+    #[error("a file of the home's state cannot be opened")]
+    CannotOpen(#[source] rusqlite::Error),
+    /// This process or the whole system has as many files open as it may have.
+    #[error("too many open files: raise the limit (ulimit -n) or close something")]
+    TooManyFiles(#[source] rusqlite::Error),
+    /// A file of the state is a symbolic link, which may lead anywhere.
+    #[error(
+        "a file of the home's state is a symbolic link, and no link is followed in a home; put the file itself there"
+    )]
+    Link(#[source] rusqlite::Error),
     /// The disk is full.
     #[error("the disk that holds the home is full; nothing of this operation was stored")]
     Full(#[source] rusqlite::Error),
+    /// The disk is almost full.
+    #[error(
+        "the disk that holds the home is full: what is left is kept for describe, detach and delete, so make room first"
+    )]
+    Scarce,
     /// Another process held the state for longer than the busy timeout.
     #[error("another process kept the home's state locked for 30 seconds; try again")]
     Busy(#[source] rusqlite::Error),
@@ -59,8 +99,15 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error().map(|found| found.extended_code) {
+            Some(rusqlite::ffi::SQLITE_CANTOPEN_SYMLINK) => return Self::Link(error),
+            // SQLite has no better word for it when the index of its write-ahead log has no room to grow.
+            Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => return Self::Full(error),
+            _ => {}
+        }
         match error.sqlite_error_code() {
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Self::ReadOnly(error),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(error),
+            Some(ErrorCode::CannotOpen) => Self::CannotOpen(error),
             Some(ErrorCode::DiskFull) => Self::Full(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error),
             _ => Self::Sqlite(error),
@@ -73,6 +120,9 @@ impl From<rusqlite::Error> for StoreError {
 pub struct Home {
     dir: HomeDir,
     connection: Mutex<Connection>,
+    /// Behind the connection, whose end may still need the room.
+    ballast: Ballast,
+    given_root_key: OnceLock<SecretBytes>,
 }
 
 impl Home {
@@ -80,12 +130,39 @@ impl Home {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let dir = HomeDir::open(path, true)?;
         for sub in ["volumes", "run"] {
-            if !dir.exists(sub) {
+            if !dir.has_dir(sub)? {
                 dir.make_dir(sub)?;
             }
         }
-        let connection = open_database(&dir)?;
-        Ok(Self { dir, connection: Mutex::new(connection) })
+        let ballast = Ballast::of(&dir)?;
+        let connection = match database::open(&dir) {
+            // Free blocks were counted that this user may not have: what the ballast has surely is his.
+            Err(StoreError::Full(_)) => {
+                ballast.give_up();
+                database::open(&dir)?
+            }
+            opened => opened?,
+        };
+        Ok(Self { dir, connection: Mutex::new(connection), ballast, given_root_key: OnceLock::new() })
+    }
+
+    /// Refuses what only takes up more room while the disk is full, so that the last of it is left to describe, detach
+    /// and delete.
+    ///
+    /// # Errors
+    /// [`StoreError::Scarce`].
+    pub fn spare_room(&self) -> Result<(), StoreError> {
+        if self.ballast.is_scarce() { Err(StoreError::Scarce) } else { Ok(()) }
+    }
+
+    /// Keeps a root key that comes from the user and not from a file, until the home is dropped. The first one stays.
+    pub fn give_root_key(&self, key: SecretBytes) {
+        let _ = self.given_root_key.set(key);
+    }
+
+    /// The root key that was given, if one was.
+    pub fn given_root_key(&self) -> Option<&SecretBytes> {
+        self.given_root_key.get()
     }
 
     /// The home's directory.
@@ -100,6 +177,7 @@ impl Home {
 
     /// Runs `body` as the only writer; its changes are durable when this returns `Ok`, and undone when `body` fails.
     pub fn write<T, E: From<StoreError>>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        self.ballast.look();
         self.transaction(TransactionBehavior::Immediate, body)
     }
 
@@ -109,10 +187,18 @@ impl Home {
         body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         // A panic in an earlier body rolled its transaction back when it was dropped: the connection is usable.
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = connection.transaction_with_behavior(behavior).map_err(StoreError::from)?;
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |error| database::failure(&connection, &self.dir, error);
+        let transaction = Transaction::new_unchecked(&connection, behavior).map_err(failed)?;
         let value = body(&transaction)?;
-        transaction.commit().map_err(StoreError::from)?;
+        transaction.commit().map_err(|error| {
+            let error = failed(error);
+            if matches!(error, StoreError::Full(_)) {
+                // For the next command: this one was undone.
+                self.ballast.give_up();
+            }
+            error
+        })?;
         Ok(value)
     }
 
@@ -122,8 +208,11 @@ impl Home {
     /// [`StoreError::Busy`] if another process reads an old view for too long; the caller tries again later.
     pub fn truncate_log(&self) -> Result<(), StoreError> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-        if busy == 0 {
+        // The operation before it is committed and its caller waits: a reader that stays longer puts the work off.
+        connection.busy_timeout(TRUNCATE_TIMEOUT)?;
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        if busy? == 0 {
             Ok(())
         } else {
             Err(StoreError::Busy(rusqlite::Error::SqliteFailure(
@@ -153,6 +242,10 @@ impl Home {
     }
 }
 
+/// How long an operation waits for another process's write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+const TRUNCATE_TIMEOUT: Duration = Duration::from_millis(500);
+
 const CLOCK_OFFSET: &str = "clock_offset_seconds";
 
 /// The clock as the state of `tx` has it.
@@ -171,75 +264,6 @@ pub fn setting(tx: &Transaction<'_>, name: &str) -> Result<Option<String>, Store
 pub fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES (?1, ?2)")?;
     statement.execute([name, value])?;
-    Ok(())
-}
-
-fn open_database(dir: &HomeDir) -> Result<Connection, StoreError> {
-    if !dir.exists("state.db") {
-        match dir.create_new("state.db") {
-            Ok(file) => drop(file),
-            Err(_) if dir.exists("state.db") => {}
-            Err(DirError::Io { source, .. }) if read_only(&source) => {
-                return Err(StoreError::ReadOnly(rusqlite::Error::ToSqlConversionFailure(Box::new(source))));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let mut connection = Connection::open_with_flags(dir.path_of("state.db"), flags)?;
-    connection.busy_timeout(Duration::from_secs(30))?;
-    connection.set_prepared_statement_cache_capacity(128);
-    refuse_foreign(&connection, dir)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON;
-         PRAGMA temp_store=MEMORY;",
-    )?;
-    migrate(&mut connection)?;
-    Ok(connection)
-}
-
-fn read_only(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied)
-}
-
-fn versions(connection: &Connection) -> Result<(u32, u32), StoreError> {
-    let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    Ok((application, schema))
-}
-
-/// Looks before anything is changed: a newer or a foreign database is left as it is.
-fn refuse_foreign(connection: &Connection, dir: &HomeDir) -> Result<(), StoreError> {
-    let not_ours = || StoreError::NotOurs(dir.path_of("state.db").display().to_string());
-    let (application, found) = match versions(connection) {
-        Err(StoreError::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            return Err(not_ours());
-        }
-        other => other?,
-    };
-    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    if application != APPLICATION_ID && (application != 0 || found != 0 || tables != 0) {
-        return Err(not_ours());
-    }
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::NewerSchema { home: dir.path().display().to_string(), found });
-    }
-    Ok(())
-}
-
-/// Brings the schema up to [`SCHEMA_VERSION`] in one transaction; of two processes that try, the second finds it done.
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    if versions(connection)?.1 == SCHEMA_VERSION {
-        return Ok(());
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if versions(&transaction)?.1 == 0 {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        set_setting(&transaction, "home_id", &crate::ids::uuid())?;
-    }
-    transaction.commit()?;
     Ok(())
 }
 

@@ -5,3 +5,151 @@ CREATE TABLE settings (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- EBS volumes (module ec2). A row is written before the volume's file is made and removed after the file is gone.
+CREATE TABLE volumes (
+    id          TEXT PRIMARY KEY,
+    account     TEXT NOT NULL,
+    region      TEXT NOT NULL,
+    zone        TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('creating', 'available', 'in-use', 'deleting')),
+    size_gib    INTEGER NOT NULL,
+    volume_type TEXT NOT NULL,
+    iops        INTEGER,
+    throughput  INTEGER,
+    kms_key_arn TEXT,             -- NULL: not encrypted
+    sector_size INTEGER,          -- NULL: not encrypted
+    db_id       TEXT,             -- the owner's DbiResourceId, part of the encryption context
+    created_at  INTEGER NOT NULL,
+    CHECK ((kms_key_arn IS NULL) = (sector_size IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX volumes_of_account ON volumes (account, region, created_at, id);
+
+CREATE TABLE volume_tags (
+    volume_id TEXT NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
+    key       TEXT NOT NULL,
+    value     TEXT NOT NULL,
+    PRIMARY KEY (volume_id, key)
+) STRICT, WITHOUT ROWID;
+
+-- At most one attachment a volume. Whether it still stands is derived from the lock on the volume's file.
+CREATE TABLE volume_attachments (
+    volume_id   TEXT PRIMARY KEY REFERENCES volumes (id) ON DELETE CASCADE,
+    instance_id TEXT NOT NULL,
+    device      TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('attaching', 'attached', 'detaching')),
+    attached_at INTEGER NOT NULL,
+    grant_name  TEXT NOT NULL,    -- chosen before the grant is made, so that a crash in between leaves none behind
+    grant_id    TEXT,             -- NULL: not made yet, or the volume is not encrypted
+    exporter    INTEGER,          -- process id of the exporter, for messages only
+    UNIQUE (instance_id, device)
+) STRICT, WITHOUT ROWID;
+
+-- Client tokens of EC2 calls: the same token and parameters again answer with the same resource.
+CREATE TABLE ec2_client_tokens (
+    account   TEXT NOT NULL,
+    region    TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    token     TEXT NOT NULL,
+    request   TEXT NOT NULL,      -- the parameters as JSON
+    resource  TEXT NOT NULL,
+    PRIMARY KEY (account, region, operation, token)
+) STRICT, WITHOUT ROWID;
+
+-- What was found out of order and repaired, told to the next command's user once.
+CREATE TABLE notices (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     INTEGER NOT NULL,
+    text   TEXT NOT NULL,
+    told   INTEGER NOT NULL DEFAULT 0
+) STRICT;
+-- CloudTrail (module `trail`). One trail per account and Region.
+CREATE TABLE trails (
+    trail   INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    region  TEXT NOT NULL,
+    UNIQUE (account, region)
+) STRICT;
+
+-- One row per record, in the order in which they were committed. `record` is the JSON as CloudTrail writes it,
+-- `summary` what LookupEvents says beside it.
+CREATE TABLE trail_records (
+    seq     INTEGER PRIMARY KEY,
+    trail   INTEGER NOT NULL REFERENCES trails,
+    time    INTEGER NOT NULL,
+    record  TEXT NOT NULL,
+    summary TEXT NOT NULL
+) STRICT;
+CREATE INDEX trail_records_by_time ON trail_records (trail, time, seq);
+
+-- What LookupEvents finds records by: one row per attribute of a record (numbers in `trail::lookup`).
+CREATE TABLE trail_index (
+    trail     INTEGER NOT NULL,
+    attribute INTEGER NOT NULL,
+    value     TEXT NOT NULL,
+    time      INTEGER NOT NULL,
+    seq       INTEGER NOT NULL,
+    PRIMARY KEY (trail, attribute, value, time, seq)
+) STRICT, WITHOUT ROWID;
+
+-- KMS (module `kms`). A key whose deletion is due is removed here; its material's row stays behind, zeroed.
+CREATE TABLE kms_keys (
+    key_id      TEXT PRIMARY KEY,
+    account     TEXT NOT NULL,
+    region      TEXT NOT NULL,
+    manager     TEXT NOT NULL CHECK (manager IN ('CUSTOMER', 'AWS')),
+    only_via    TEXT,                 -- the one service that may use an AWS managed key
+    description TEXT NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('Enabled', 'Disabled', 'PendingDeletion')),
+    created     INTEGER NOT NULL,
+    deletion    INTEGER,              -- when a scheduled deletion is due
+    material_id TEXT NOT NULL,        -- the material that encrypts now
+    CHECK ((state = 'PendingDeletion') = (deletion IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kms_keys_by_account ON kms_keys (account, region, key_id);
+CREATE INDEX kms_keys_by_deletion ON kms_keys (deletion) WHERE deletion IS NOT NULL;
+
+-- Backing keys, sealed under the root key. Rows are appended and overwritten in place with as many zeros when the key is
+-- deleted, never removed: so no page is ever rebuilt around them and no copy of a sealed key is left in a page's gap.
+CREATE TABLE kms_materials (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    material_id TEXT NOT NULL UNIQUE,
+    key_id      TEXT NOT NULL,
+    created     INTEGER NOT NULL,
+    destroyed   INTEGER,
+    sealed      BLOB NOT NULL
+) STRICT;
+CREATE INDEX kms_materials_by_key ON kms_materials (key_id, seq);
+
+-- `target` is absent for a predefined alias (alias/aws/...) whose AWS managed key was not needed yet.
+CREATE TABLE kms_aliases (
+    account TEXT NOT NULL,
+    region  TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    target  TEXT NOT NULL REFERENCES kms_keys ON DELETE CASCADE,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    PRIMARY KEY (account, region, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kms_aliases_by_target ON kms_aliases (target);
+
+CREATE TABLE kms_tags (
+    key_id TEXT NOT NULL REFERENCES kms_keys ON DELETE CASCADE,
+    name   TEXT NOT NULL,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (key_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE kms_grants (
+    grant_id   TEXT PRIMARY KEY,
+    key_id     TEXT NOT NULL REFERENCES kms_keys ON DELETE CASCADE,
+    name       TEXT,
+    grantee    TEXT NOT NULL,
+    retiring   TEXT,
+    issuer     TEXT NOT NULL,         -- ARN of the issuing account's root
+    operations TEXT NOT NULL,         -- JSON array
+    constraints TEXT,                 -- JSON object as in the API
+    created    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kms_grants_by_grantee ON kms_grants (key_id, grantee);
+CREATE INDEX kms_grants_by_key ON kms_grants (key_id, grant_id);

@@ -1,0 +1,195 @@
+//! Opening the state: what is not ours, newer, damaged or missing where it should be is refused before anything changes.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::AccessFlags;
+use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, TransactionBehavior};
+
+use super::{BUSY_TIMEOUT, SCHEMA_VERSION, StoreError, errno, set_setting};
+use crate::dir::{DirError, HomeDir};
+use crate::twin::{self, Protection};
+
+/// `BSL1`, in the database file's header: `file state.db` shows it.
+const APPLICATION_ID: u32 = 0x4253_4c31;
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+const FILE: &str = "state.db";
+
+pub(super) fn open(dir: &HomeDir) -> Result<Connection, StoreError> {
+    // Looked for first: whoever made a new state a moment ago made what shows its use only afterwards.
+    let witness = witness(dir);
+    let found = match dir.length_of_file(FILE)? {
+        None => Some("missing"),
+        Some(0) => Some("empty"),
+        Some(_) => None,
+    };
+    if let (Some(found), Some(witness)) = (found, witness) {
+        return Err(state_missing(dir, found, witness));
+    }
+    if found == Some("missing") {
+        match dir.create_new(FILE) {
+            Ok(file) => {
+                drop(file);
+                dir.sync_dir("")?;
+            }
+            Err(_) if dir.exists(FILE) => {}
+            Err(DirError::Io { source, .. }) if let Some(error) = without_sqlite(&source) => return Err(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut connection =
+        Connection::open_with_flags(dir.path_of(FILE), flags).map_err(|error| not_opened(dir, error))?;
+    prepare(&mut connection, dir).map_err(|error| match error {
+        Prepare::Sqlite(error) => failure(&connection, dir, error),
+        Prepare::Store(error) => error,
+    })?;
+    Ok(connection)
+}
+
+/// What SQLite's error means, with what the system said to it.
+pub(super) fn failure(connection: &Connection, dir: &HomeDir, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt) => {
+            return StoreError::Damaged { path: dir.path_of(FILE).display().to_string(), source: error };
+        }
+        Some(ErrorCode::NotADatabase) => return StoreError::NotOurs(dir.path_of(FILE).display().to_string()),
+        _ => {}
+    }
+    match StoreError::from(error) {
+        StoreError::CannotOpen(error) => by_errno(errno::last(connection), error),
+        StoreError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+            match errno::last(connection) {
+                errno @ (Errno::ENOSPC | Errno::EDQUOT) => by_errno(errno, error),
+                _ => StoreError::Sqlite(error),
+            }
+        }
+        other => other,
+    }
+}
+
+fn by_errno(errno: Errno, error: rusqlite::Error) -> StoreError {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => StoreError::Full(error),
+        Errno::EMFILE | Errno::ENFILE => StoreError::TooManyFiles(error),
+        Errno::EROFS | Errno::EACCES | Errno::EPERM => StoreError::ReadOnly(error),
+        _ => StoreError::CannotOpen(error),
+    }
+}
+
+/// The same for a file that we opened ourselves.
+fn without_sqlite(error: &io::Error) -> Option<StoreError> {
+    let errno = Errno::from_raw(error.raw_os_error()?);
+    let error = rusqlite::Error::ToSqlConversionFailure(Box::new(io::Error::from(errno)));
+    match by_errno(errno, error) {
+        StoreError::CannotOpen(_) => None,
+        known => Some(known),
+    }
+}
+
+/// There is no connection to ask when the first file cannot be opened: the system is asked again. The file itself is not
+/// opened for that, because closing it would give up the locks that this process has on it (fcntl(2), POSIX locks).
+fn not_opened(dir: &HomeDir, error: rusqlite::Error) -> StoreError {
+    let error = match StoreError::from(error) {
+        StoreError::CannotOpen(error) => error,
+        other => return other,
+    };
+    let descriptor = dir.open_file(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+    if let Err(DirError::Io { source, .. }) = descriptor {
+        return by_errno(Errno::from_raw(source.raw_os_error().unwrap_or_default()), error);
+    }
+    match nix::unistd::faccessat(AT_FDCWD, &dir.path_of(FILE), AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+        Err(errno) => by_errno(errno, error),
+        Ok(()) => StoreError::CannotOpen(error),
+    }
+}
+
+enum Prepare {
+    Sqlite(rusqlite::Error),
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Prepare {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<StoreError> for Prepare {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn prepare(connection: &mut Connection, dir: &HomeDir) -> Result<(), Prepare> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    refuse_foreign(connection, dir)?;
+    // The log stays when the last command ends: on a full disk it could not be made again.
+    connection.file_control(None::<&str>, FileControl::PersistWal(&mut 1))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON;
+         PRAGMA temp_store=MEMORY;",
+    )?;
+    migrate(connection, dir)
+}
+
+fn versions(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
+    let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok((application, schema))
+}
+
+/// Looks before anything is changed: a newer or a foreign database is left as it is.
+fn refuse_foreign(connection: &Connection, dir: &HomeDir) -> Result<(), Prepare> {
+    let (application, found) = versions(connection)?;
+    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && (application != 0 || found != 0 || tables != 0) {
+        return Err(StoreError::NotOurs(dir.path_of(FILE).display().to_string()).into());
+    }
+    if found > SCHEMA_VERSION && !twin::is_off(Protection::StateCheck) {
+        return Err(StoreError::NewerSchema { home: dir.path().display().to_string(), found }.into());
+    }
+    Ok(())
+}
+
+/// Brings the schema up to [`SCHEMA_VERSION`] in one transaction; of two processes that try, the second finds it done.
+fn migrate(connection: &mut Connection, dir: &HomeDir) -> Result<(), Prepare> {
+    if versions(connection)?.1 >= SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if versions(&transaction)?.1 == 0 {
+        if let Some(witness) = witness(dir) {
+            return Err(state_missing(dir, "empty", witness).into());
+        }
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        set_setting(&transaction, "home_id", &crate::ids::uuid())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// What is in the home that only a home in use has: all of it is made after the state.
+fn witness(dir: &HomeDir) -> Option<String> {
+    if twin::is_off(Protection::StateCheck) {
+        return None;
+    }
+    let found = if dir.exists("root.key") {
+        "root.key"
+    } else if dir.has_entries("volumes") {
+        "volumes"
+    } else {
+        return None;
+    };
+    Some(dir.path_of(found).display().to_string())
+}
+
+fn state_missing(dir: &HomeDir, found: &'static str, witness: String) -> StoreError {
+    StoreError::StateMissing { state: dir.path_of(FILE).display().to_string(), found, witness }
+}
