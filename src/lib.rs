@@ -9,3 +9,6 @@ pub mod secret;
 pub mod store;
 mod twin;
 pub mod units;
+
+// Floor 2
+pub mod xts;
