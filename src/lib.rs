@@ -11,4 +11,11 @@ mod twin;
 pub mod units;
 
 // Floor 2
+pub mod iam;
+pub mod luks2;
+pub mod trail;
 pub mod xts;
+
+// Floor 3
+pub mod device;
+pub mod gate;

@@ -4,8 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// What a caller can match on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+use serde::{Deserialize, Serialize};
+
+/// What a caller can match on. It crosses the border between an exporter and its starter as a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceErrorKind {
     /// The range ends past the end of the device, or does not fit 64 bits.
@@ -22,6 +24,16 @@ pub enum DeviceErrorKind {
     Locked,
     /// The file is not what its header, the state or the key say it should be.
     Damaged,
+    /// The header is whole, but not of the one profile that we accept.
+    Refused,
+    /// The key does not belong to the volume, is missing, or must not be used (equal halves).
+    WrongKey,
+    /// There is no such volume file.
+    NotFound,
+    /// There is a volume file of that name already.
+    Exists,
+    /// A length or a range that no volume can have.
+    Invalid,
 }
 
 /// A failed operation on a device: a kind to match on, what was tried, and the system's own error where there is one.

@@ -1,8 +1,19 @@
 //! Block devices: the trait that everything above reads and writes through, and the layers that implement it.
 
+mod crypt;
 mod error;
+mod mapping;
+mod plain;
+mod protections;
+mod range_lock;
+pub mod storage;
+#[cfg(test)]
+mod tests;
+pub mod volume;
 
+pub use crypt::CryptDevice;
 pub use error::{DeviceError, DeviceErrorKind};
+pub use plain::PlainDevice;
 
 /// How a range that is to read as zeros may be stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

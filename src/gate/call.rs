@@ -15,8 +15,8 @@ pub struct Call<'h> {
     pub account: AccountId,
     /// The Region it is made in.
     pub region: Region,
-    /// The service that makes it on the principal's behalf, as `kms:ViaService` and `invokedBy` name it; `None` for a
-    /// direct call.
+    /// The service that makes it on the principal's behalf, as `kms:ViaService` names it (`ec2.us-east-1.amazonaws.com`);
+    /// `None` for a direct call. The record's `invokedBy` is then [`Call::source_ip`].
     pub via: Option<String>,
     /// The request id, also found in the trail. Nested calls that AWS makes under one id share it.
     pub request_id: String,
@@ -42,16 +42,30 @@ impl<'h> Call<'h> {
         }
     }
 
-    /// The same caller's call as the service `via` makes it on its behalf: source and agent are the service's name, as
-    /// CloudTrail shows them, and the request id is a new one.
+    /// The same caller's call as the service `via` makes it on its behalf: source, agent and `invokedBy` are the service's
+    /// name, as CloudTrail shows them, and the request id is a new one.
     #[must_use]
     pub fn through(&self, via: &str) -> Self {
+        self.through_as(via, via)
+    }
+
+    /// As [`Call::through`], for a service whose part that calls has another name in the trail, such as
+    /// `ec2-frontend-api.amazonaws.com` or `AWS Internal` for `ec2.us-east-1.amazonaws.com`.
+    #[must_use]
+    pub fn through_as(&self, via: &str, shown_as: &str) -> Self {
         Self {
             via: Some(via.to_owned()),
             request_id: ids::uuid(),
-            source_ip: via.to_owned(),
-            user_agent: via.to_owned(),
+            source_ip: shown_as.to_owned(),
+            user_agent: shown_as.to_owned(),
             ..self.clone()
         }
+    }
+
+    /// The same call by another principal, such as the role under which a host opens an instance's volumes, under the
+    /// same request id (as the Decrypt of an attach shares its `CreateGrant`'s).
+    #[must_use]
+    pub fn by(&self, principal: Principal) -> Self {
+        Self { principal, ..self.clone() }
     }
 }

@@ -1,8 +1,18 @@
 //! One gate for every operation: authorise, run, record. Holds what an operation knows of its caller and the error that
 //! every operation answers with.
+//!
+//! [`run`] is for an operation that is one transaction, [`run_steps`] for one that calls other operations on the way; both
+//! first do what is due by the clock ([`settle`]), and both leave one record, also of a refusal or a failure.
 
 mod call;
 mod error;
+mod identity;
+mod operation;
+mod run;
+mod settle;
 
 pub use call::Call;
 pub use error::{Refusal, ServiceError, chain};
+pub use operation::{Operation, Service};
+pub use run::{Draft, Step, run, run_steps};
+pub use settle::{Settler, require_truncation, settle};

@@ -1,5 +1,7 @@
-//! Who calls: principals and their ARNs.
+//! Who calls, and what policies let them do.
 
+mod access;
 mod principal;
 
+pub use access::{Access, Verdict, evaluate};
 pub use principal::{Principal, PrincipalError};

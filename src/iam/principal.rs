@@ -35,6 +35,14 @@ pub enum Principal {
         /// The instance.
         instance: InstanceId,
     },
+    /// An AWS service that acts for itself inside an account; its name, such as `ec2.us-east-1.amazonaws.com`, stands
+    /// where others have an ARN (as in a grant's `RetiringPrincipal`).
+    Service {
+        /// The account that it acts in.
+        account: AccountId,
+        /// The service principal's name.
+        name: String,
+    },
 }
 
 /// A string that names no principal we know.
@@ -51,13 +59,32 @@ impl Principal {
             Self::Root(account)
             | Self::User { account, .. }
             | Self::AssumedRole { account, .. }
-            | Self::Ec2Infrastructure { account, .. } => account,
+            | Self::Ec2Infrastructure { account, .. }
+            | Self::Service { account, .. } => account,
         }
     }
 
-    /// Its ARN.
+    /// Its ARN; a service's name for a service.
     pub fn arn(&self) -> String {
         self.to_string()
+    }
+
+    /// Every name by which a grant can mean it: its ARN, its role's for a session (a role without a path, as a session's ARN
+    /// does not have it), and its account's root, which stands for all of the account's principals but AWS's own roles.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![self.arn()];
+        if let Self::AssumedRole { account, role, .. } = self {
+            names.push(format!("arn:aws:iam::{account}:role/{role}"));
+        }
+        if matches!(self, Self::User { .. } | Self::AssumedRole { .. }) {
+            names.push(format!("arn:aws:iam::{}:root", self.account()));
+        }
+        names
+    }
+
+    /// Whether `name`, as a grant has it, means this principal.
+    pub fn is_named_by(&self, name: &str) -> bool {
+        self.names().iter().any(|own| own == name)
     }
 }
 
@@ -72,6 +99,7 @@ impl fmt::Display for Principal {
             Self::Ec2Infrastructure { account, instance } => {
                 write!(f, "arn:aws:sts::{account}:assumed-role/aws:ec2-infrastructure/{instance}")
             }
+            Self::Service { name, .. } => f.write_str(name),
         }
     }
 }

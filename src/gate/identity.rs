@@ -1,0 +1,108 @@
+//! `userIdentity` of a record (CloudTrail user guide, "CloudTrail userIdentity element").
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Time;
+use crate::iam::Principal;
+use crate::ids::AccountId;
+
+use super::Call;
+
+/// Who called, as a record says it.
+pub(super) struct Identity {
+    pub(super) json: Value,
+    pub(super) username: Option<String>,
+    pub(super) access_key_id: Option<String>,
+}
+
+/// The identity of `call`'s principal at `now`.
+///
+/// The ids that AWS would have made (`AIDA…`, `AROA…`, access keys) are derived from the principal's ARN, so that they
+/// are the same in every record; a session is taken to begin with the call.
+pub(super) fn identity(call: &Call<'_>, now: Time) -> Identity {
+    let arn = call.principal.arn();
+    let account = call.principal.account();
+    let invoked_by = call.via.is_some().then_some(call.source_ip.as_str());
+    let (mut json, username, access_key_id) = match &call.principal {
+        Principal::Root(_) => {
+            let key = made_up_id("AKIA", &arn);
+            let json = json!({
+                "type": "Root", "principalId": account.as_str(), "arn": arn, "accountId": account.as_str(),
+                "accessKeyId": key,
+            });
+            (json, Some("root".to_owned()), Some(key))
+        }
+        Principal::User { name, .. } => {
+            let key = made_up_id("AKIA", &arn);
+            let name = name.rsplit('/').next().unwrap_or(name);
+            let json = json!({
+                "type": "IAMUser", "principalId": made_up_id("AIDA", &arn), "arn": arn,
+                "accountId": account.as_str(), "accessKeyId": key, "userName": name,
+            });
+            (json, Some(name.to_owned()), Some(key))
+        }
+        Principal::AssumedRole { role, session, .. } => {
+            let key = made_up_id("ASIA", &arn);
+            let role_arn = format!("arn:aws:iam::{account}:role/{role}");
+            let role_id = made_up_id("AROA", &role_arn);
+            let json = json!({
+                "type": "AssumedRole", "principalId": format!("{role_id}:{session}"), "arn": arn,
+                "accountId": account.as_str(), "accessKeyId": key,
+                "sessionContext": session_context(&role_id, &role_arn, account, role, now),
+            });
+            (json, Some(session.clone()), Some(key))
+        }
+        Principal::Ec2Infrastructure { instance, .. } => {
+            let role = "aws:ec2-infrastructure";
+            let role_id = format!("{account}:{role}");
+            let role_arn = format!("arn:aws:iam::{account}:role/{role}");
+            let json = json!({
+                "type": "AssumedRole", "principalId": format!("{role_id}:{instance}"), "arn": arn,
+                "accountId": account.as_str(),
+                "sessionContext": session_context(&role_id, &role_arn, account, role, now),
+                "inScopeOf": {
+                    "issuerType": "AWS::EC2::Instance",
+                    "credentialsIssuedTo": format!("arn:aws:ec2:{}:{account}:instance/{instance}", call.region),
+                },
+            });
+            (json, Some(instance.to_string()), None)
+        }
+        Principal::Service { name, .. } => {
+            (json!({"type": "AWSService", "invokedBy": invoked_by.unwrap_or(name)}), None, None)
+        }
+    };
+    if let (Some(invoked_by), Some(fields)) = (invoked_by, json.as_object_mut()) {
+        fields.insert("invokedBy".to_owned(), invoked_by.into());
+    }
+    Identity { json, username, access_key_id }
+}
+
+/// What the owner of a resource sees of a caller from another account: that account, and an id that it cannot resolve.
+pub(super) fn foreign_identity(identity: &Value) -> Value {
+    let mut foreign = json!({
+        "type": "AWSAccount", "principalId": identity["principalId"], "accountId": identity["accountId"],
+    });
+    if let Some(invoked_by) = identity.get("invokedBy") {
+        foreign["invokedBy"] = invoked_by.clone();
+    }
+    foreign
+}
+
+fn session_context(role_id: &str, role_arn: &str, account: &AccountId, role: &str, now: Time) -> Value {
+    json!({
+        "sessionIssuer": {
+            "type": "Role", "principalId": role_id, "arn": role_arn, "accountId": account.as_str(), "userName": role,
+        },
+        "attributes": {"creationDate": now.to_seconds_string(), "mfaAuthenticated": "false"},
+    })
+}
+
+/// An id of AWS's shape, `prefix` and 17 letters or digits, that stands for `subject` (16 after `AKIA` and `ASIA`).
+fn made_up_id(prefix: &str, subject: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let digest = Sha256::digest(format!("{prefix} {subject}"));
+    let length = if matches!(prefix, "AKIA" | "ASIA") { 16 } else { 17 };
+    let letters = digest.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+    prefix.chars().chain(letters).collect()
+}

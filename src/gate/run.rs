@@ -1,0 +1,250 @@
+//! Running an operation: settle, savepoint, body, record, commit.
+
+use rusqlite::Transaction;
+use serde_json::{Map, Value};
+
+use crate::clock::Time;
+use crate::ids::{self, AccountId};
+use crate::store::{self, StoreError};
+use crate::trail::{self, EventType, Record, Resource};
+use crate::twin::{self, Protection};
+
+use super::identity::{foreign_identity, identity};
+use super::settle::{finish_truncation, settle_in, truncation_due};
+use super::{Call, Operation, ServiceError};
+
+/// What an operation adds to its own record.
+#[derive(Debug, Default)]
+pub struct Draft {
+    request: Value,
+    response: Value,
+    additional: Map<String, Value>,
+    resources: Vec<Resource>,
+    mentioned: Vec<Resource>,
+}
+
+impl Draft {
+    /// Replaces `requestParameters`, as for an operation that learns only on the way what it was asked.
+    pub fn set_request(&mut self, parameters: Value) {
+        self.request = parameters;
+    }
+
+    /// Sets `responseElements`; they are recorded only if the operation succeeds.
+    pub fn set_response(&mut self, elements: Value) {
+        self.response = elements;
+    }
+
+    /// Adds a field to `additionalEventData`.
+    pub fn add(&mut self, name: &str, value: impl Into<Value>) {
+        self.additional.insert(name.to_owned(), value.into());
+    }
+
+    /// Adds a resource to the record's `resources`; once is enough.
+    pub fn resource(&mut self, kind: &str, arn: &str, owner: &AccountId) {
+        let resource = Resource { account: owner.clone(), kind: kind.to_owned(), name: arn.to_owned() };
+        if !self.resources.contains(&resource) {
+            self.resources.push(resource);
+        }
+    }
+
+    /// Makes the record found under a resource that it does not list, such as the `vol-…` of an EC2 call.
+    pub fn mention(&mut self, kind: &str, name: &str, owner: &AccountId) {
+        let resource = Resource { account: owner.clone(), kind: kind.to_owned(), name: name.to_owned() };
+        if !self.mentioned.contains(&resource) {
+            self.mentioned.push(resource);
+        }
+    }
+}
+
+/// An operation inside its transaction.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Who calls.
+    pub call: &'a Call<'a>,
+    /// The one writing transaction, which also takes the record.
+    pub tx: &'a Transaction<'a>,
+    /// The time on the home's clock.
+    pub now: Time,
+    /// What the record will say.
+    pub draft: &'a mut Draft,
+}
+
+/// Runs an operation that is one transaction.
+///
+/// Settles what is due, runs `body`, and commits its changes together with one record of `operation`. If `body` answers an
+/// error its changes are undone, and the record of the refusal is committed alone.
+///
+/// # Errors
+/// `body`'s error, or that of the store, in which case neither change nor record exist.
+pub fn run<T>(
+    call: &Call<'_>,
+    operation: &Operation,
+    request_parameters: Value,
+    body: impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
+    run_steps(call, operation, request_parameters, |_| Ok(()), |step, &mut ()| body(step))
+}
+
+/// Runs an operation that calls others on the way, each of which leaves its own record.
+///
+/// `prepare` runs outside any transaction and may call operations, start programs and write files; `commit` then changes
+/// the state, in one transaction with the record of `operation`. An error of either undoes what `commit` changed and is
+/// recorded; what `prepare` did is `prepare`'s to undo. The record bears the time at which `prepare` began.
+///
+/// What `prepare` made is dropped after the transaction is committed or undone and not before: a lock in it keeps others
+/// from looking at a state that the commit is about to change.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_steps<P, T>(
+    call: &Call<'_>,
+    operation: &Operation,
+    request_parameters: Value,
+    prepare: impl FnOnce(&mut Draft) -> Result<P, ServiceError>,
+    commit: impl FnOnce(&mut Step<'_>, &mut P) -> Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
+    let mut draft = Draft { request: request_parameters, ..Draft::default() };
+    let began = call.home.now()?;
+    let prepared = room_for(call, operation).and_then(|()| prepare(&mut draft));
+    let mut kept = None;
+    let (outcome, truncate) = call.home.write(|tx| {
+        let now = store::clock(tx)?.now();
+        settle_in(tx, now, operation.service.settlers)?;
+        let outcome = prepared.and_then(|prepared| {
+            let prepared = kept.insert(prepared);
+            tx.execute_batch("SAVEPOINT operation").map_err(StoreError::from)?;
+            let outcome = commit(&mut Step { call, tx, now, draft: &mut draft }, prepared);
+            let end = match outcome {
+                Ok(_) => "RELEASE operation",
+                Err(_) => "ROLLBACK TO operation; RELEASE operation",
+            };
+            // SQLite may have rolled the whole transaction back (disk full): the body's error then tells why.
+            match (tx.execute_batch(end), outcome) {
+                (Err(_), Err(error)) => Err(error),
+                (ended, outcome) => ended.map_err(ServiceError::from).and(outcome),
+            }
+        });
+        if !twin::is_off(Protection::Record) {
+            let records = records(call, operation, began, draft, outcome.as_ref().err());
+            if let Err(error) = records.iter().try_for_each(|record| trail::append(tx, record)) {
+                return Err(outcome.err().unwrap_or_else(|| error.into()));
+            }
+        }
+        Ok((outcome, truncation_due(tx)?))
+    })?;
+    drop(kept);
+    if truncate {
+        // The operation is committed whatever becomes of this; what is not truncated now is truncated next time.
+        let _ = finish_truncation(call.home);
+    }
+    outcome
+}
+
+/// What makes new things waits for room on the disk; what looks at things and ends them uses the last of it.
+fn room_for(call: &Call<'_>, operation: &Operation) -> Result<(), ServiceError> {
+    let makes = ["Create", "Attach", "Generate", "Encrypt", "ReEncrypt"];
+    if makes.iter().any(|verb| operation.name.starts_with(verb)) { Ok(call.home.spare_room()?) } else { Ok(()) }
+}
+
+/// The record in the caller's trail, and one in the trail of each other account whose resource was used. A caller who was
+/// denied has the record alone (CloudTrail user guide, "sharedEventID"; AWS KMS developer guide, "Logging").
+fn records(
+    call: &Call<'_>,
+    operation: &Operation,
+    began: Time,
+    draft: Draft,
+    error: Option<&ServiceError>,
+) -> Vec<Record> {
+    let identity = identity(call, began);
+    let prefix = operation.service.error_prefix;
+    let mut own = Record {
+        event_id: ids::uuid(),
+        time: began,
+        recipient: call.principal.account().clone(),
+        region: call.region.clone(),
+        source: operation.service.event_source.to_owned(),
+        name: operation.name.to_owned(),
+        event_type: EventType::ApiCall,
+        identity: identity.json,
+        username: identity.username,
+        access_key_id: identity.access_key_id,
+        source_ip: call.source_ip.clone(),
+        user_agent: call.user_agent.clone(),
+        request_id: Some(call.request_id.clone()),
+        read_only: operation.read_only,
+        request: draft.request,
+        response: if error.is_none() { draft.response } else { Value::Null },
+        additional: draft.additional,
+        shared_event_id: None,
+        error: error.map(|error| (format!("{prefix}{}", error.code()), recorded_message(error))),
+        lists_resources: operation.service.lists_resources,
+        resources: draft.resources,
+        mentioned: draft.mentioned,
+    };
+    let denied = error.is_some_and(|error| error.code() == "AccessDeniedException");
+    let mut owners: Vec<_> = own.resources.iter().map(|resource| resource.account.clone()).collect();
+    owners.retain(|owner| *owner != own.recipient && !denied);
+    owners.sort_unstable();
+    owners.dedup();
+    if owners.is_empty() {
+        return vec![own];
+    }
+    own.shared_event_id = Some(ids::uuid());
+    let seen_by = |owner: AccountId| Record {
+        event_id: ids::uuid(),
+        recipient: owner,
+        identity: foreign_identity(&own.identity),
+        username: None,
+        access_key_id: None,
+        ..own.clone()
+    };
+    let others: Vec<_> = owners.into_iter().map(seen_by).collect();
+    [vec![own], others].concat()
+}
+
+/// A failure of this machine is recorded without its chain, which may name local paths.
+fn recorded_message(error: &ServiceError) -> String {
+    match error {
+        ServiceError::Refused(refusal) => refusal.message.clone(),
+        ServiceError::Machine(_) => "An internal error occurred.".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Service;
+    use crate::store::Home;
+
+    static SERVICE: Service =
+        Service { event_source: "ec2.amazonaws.com", error_prefix: "Client.", lists_resources: false, settlers: &[] };
+    static OPERATION: Operation = Operation { name: "CreateVolume", read_only: false, service: &SERVICE };
+
+    /// Looks, when it is dropped, from another connection at whether the commit is to be seen.
+    struct Guard<'a> {
+        other: &'a Home,
+        seen: &'a mut Option<String>,
+    }
+
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            *self.seen = self.other.read(|tx| store::setting(tx, "changed")).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_prepared_is_kept_until_the_commit_is_seen_by_all() {
+        let base = tempfile::tempdir().unwrap();
+        let open = || Home::open(&base.path().join("home")).unwrap();
+        let (home, other) = (open(), open());
+        let call = Call::direct(&home, "arn:aws:iam::123456789012:root".parse().unwrap(), "us-east-1".parse().unwrap());
+        let mut seen = None;
+        let guard = Guard { other: &other, seen: &mut seen };
+        let prepare = |_: &mut Draft| Ok(guard);
+        run_steps(&call, &OPERATION, Value::Null, prepare, |step, _| {
+            Ok(store::set_setting(step.tx, "changed", "yes")?)
+        })
+        .unwrap();
+        assert_eq!(seen.as_deref(), Some("yes"));
+    }
+}

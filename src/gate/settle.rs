@@ -1,0 +1,73 @@
+//! What is due by the clock, done in due order and exactly once.
+
+use rusqlite::Transaction;
+
+use crate::clock::Time;
+use crate::store::{self, Home, StoreError};
+use crate::twin::{self, Protection};
+
+use super::ServiceError;
+
+/// Set in the transaction that overwrites key material, cleared once the write-ahead log is truncated: a crash in between
+/// leaves it for the next operation to see.
+const TRUNCATION_DUE: &str = "log_truncation_due";
+
+/// One kind of thing that becomes due, such as the deletion of a key.
+///
+/// Both functions run inside the one writing transaction of an operation, so of two processes only one finds a thing due.
+#[derive(Debug)]
+pub struct Settler {
+    /// When the earliest thing of this kind is due; `None` if nothing waits.
+    pub next_due: fn(&Transaction<'_>) -> Result<Option<Time>, StoreError>,
+    /// Does the earliest thing of this kind, which was due at the given time, and takes it off its list.
+    pub settle_one: fn(&Transaction<'_>, Time) -> Result<(), ServiceError>,
+}
+
+/// Does everything that is due now in `settlers`, in a transaction of its own. For `clock advance`, the supervisors and
+/// the server; operations do it on their own.
+pub fn settle(home: &Home, settlers: &[Settler]) -> Result<(), ServiceError> {
+    let truncate = home.write(|tx| {
+        settle_in(tx, store::clock(tx)?.now(), settlers)?;
+        truncation_due(tx).map_err(ServiceError::from)
+    })?;
+    if truncate { finish_truncation(home) } else { Ok(()) }
+}
+
+/// Does everything that is due at `now`, in due order over all kinds; of two kinds due at once the earlier listed first.
+pub(super) fn settle_in(tx: &Transaction<'_>, now: Time, settlers: &[Settler]) -> Result<(), ServiceError> {
+    loop {
+        let mut earliest: Option<(Time, &Settler)> = None;
+        for settler in settlers {
+            if let Some(due) = (settler.next_due)(tx)?
+                && due <= now
+                && earliest.is_none_or(|(time, _)| due < time)
+            {
+                earliest = Some((due, settler));
+            }
+        }
+        let Some((due, settler)) = earliest else { return Ok(()) };
+        (settler.settle_one)(tx, due)?;
+    }
+}
+
+/// Notes that the write-ahead log must be truncated after this transaction, because it holds what was just overwritten.
+pub fn require_truncation(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    store::set_setting(tx, TRUNCATION_DUE, "1")
+}
+
+pub(super) fn truncation_due(tx: &Transaction<'_>) -> Result<bool, StoreError> {
+    Ok(store::setting(tx, TRUNCATION_DUE)?.as_deref() == Some("1"))
+}
+
+/// Truncates the log and notes that it is done. A reader in another process can put it off: the note then stays, and the
+/// next operation tries again.
+pub(super) fn finish_truncation(home: &Home) -> Result<(), ServiceError> {
+    if twin::is_off(Protection::LogTruncation) {
+        return Ok(());
+    }
+    match home.truncate_log() {
+        Ok(()) => home.write(|tx| store::set_setting(tx, TRUNCATION_DUE, "0").map_err(ServiceError::from)),
+        Err(StoreError::Busy(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
