@@ -19,3 +19,9 @@ pub mod xts;
 // Floor 3
 pub mod device;
 pub mod gate;
+
+// Floor 4
+pub mod kms;
+
+// Floor 5
+pub mod cloudtrail;

@@ -1,0 +1,233 @@
+//! A grant: what it allows, its rows in the store, its token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Time;
+use crate::gate::ServiceError;
+use crate::iam::Principal;
+use crate::ids;
+use crate::store::StoreError;
+
+use super::context::EncryptionContext;
+use super::keyring::{self, Key};
+
+/// Under which contexts a grant allows its cryptographic operations. Both may be given; both must then hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct GrantConstraints {
+    /// The context must have these pairs, and may have more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_context_subset: Option<EncryptionContext>,
+    /// The context must be this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_context_equals: Option<EncryptionContext>,
+}
+
+impl GrantConstraints {
+    fn allow(&self, context: &EncryptionContext) -> bool {
+        self.encryption_context_subset.as_ref().is_none_or(|part| context.contains_all(part))
+            && self.encryption_context_equals.as_ref().is_none_or(|whole| context == whole)
+    }
+
+    /// Whether every context that `child` allows is allowed here too.
+    pub(super) fn covers(&self, child: &Self) -> bool {
+        let equals = |whole: &EncryptionContext| child.encryption_context_equals.as_ref() == Some(whole);
+        let subset = |part: &EncryptionContext| {
+            child.encryption_context_equals.as_ref().is_some_and(|whole| whole.contains_all(part))
+                || child.encryption_context_subset.as_ref().is_some_and(|child_part| child_part.contains_all(part))
+        };
+        self.encryption_context_equals.as_ref().is_none_or(equals)
+            && self.encryption_context_subset.as_ref().is_none_or(subset)
+    }
+}
+
+/// A grant as the store has it.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) id: String,
+    pub(super) key_id: String,
+    pub(super) name: Option<String>,
+    pub(super) grantee: String,
+    pub(super) retiring: Option<String>,
+    pub(super) issuer: String,
+    pub(super) operations: Vec<String>,
+    pub(super) constraints: Option<GrantConstraints>,
+    pub(super) created: Time,
+}
+
+const COLUMNS: &str = "grant_id, key_id, name, grantee, retiring, issuer, operations, constraints, created";
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
+    let damaged = |column, error: serde_json::Error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+    };
+    let operations: String = row.get(6)?;
+    let constraints: Option<String> = row.get(7)?;
+    Ok(Grant {
+        id: row.get(0)?,
+        key_id: row.get(1)?,
+        name: row.get(2)?,
+        grantee: row.get(3)?,
+        retiring: row.get(4)?,
+        issuer: row.get(5)?,
+        operations: serde_json::from_str(&operations).map_err(|error| damaged(6, error))?,
+        constraints: constraints
+            .map(|text| serde_json::from_str(&text).map_err(|error| damaged(7, error)))
+            .transpose()?,
+        created: keyring::time(row, 8)?,
+    })
+}
+
+pub(super) fn find(tx: &Transaction<'_>, id: &str) -> Result<Option<Grant>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE grant_id = ?1"))?;
+    Ok(statement.query_row([id], from_row).optional()?)
+}
+
+/// A grant of `key` under which `principal` may do `operation` in `context`. A context of `None` means an operation to
+/// which constraints do not apply (`DescribeKey`, `RetireGrant`, `CreateGrant`).
+pub(super) fn allowing(
+    tx: &Transaction<'_>,
+    key: &Key,
+    principal: &Principal,
+    operation: &str,
+    context: Option<&EncryptionContext>,
+) -> Result<Option<Grant>, StoreError> {
+    let mut statement =
+        tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2"))?;
+    for name in principal.names() {
+        let mut grants = statement.query_map([key.id.as_str(), name.as_str()], from_row)?;
+        let found = grants.find_map(|grant| match grant {
+            Ok(grant) => grant.allows(operation, context).then_some(Ok(grant)),
+            Err(error) => Some(Err(error)),
+        });
+        if let Some(grant) = found.transpose()? {
+            return Ok(Some(grant));
+        }
+    }
+    Ok(None)
+}
+
+impl Grant {
+    fn allows(&self, operation: &str, context: Option<&EncryptionContext>) -> bool {
+        self.operations.iter().any(|allowed| allowed == operation)
+            && match (context, &self.constraints) {
+                (Some(context), Some(constraints)) => constraints.allow(context),
+                _ => true,
+            }
+    }
+}
+
+/// Grants of `key`, of one id or one grantee if the filter has them, behind the id `after`, in the order of their ids.
+pub(super) fn list(
+    tx: &Transaction<'_>,
+    key: &Key,
+    (id, grantee): (Option<&str>, Option<&str>),
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Grant>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grant_id > ?2
+           AND (?3 IS NULL OR grant_id = ?3) AND (?4 IS NULL OR grantee = ?4) ORDER BY grant_id LIMIT ?5"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let grants = statement.query_map(params![key.id, after, id, grantee, limit], from_row)?;
+    Ok(grants.collect::<Result<_, _>>()?)
+}
+
+/// The id of the grant of that name on the key of that ARN, looked up by a service for its own bookkeeping: no call, no
+/// record.
+///
+/// # Errors
+/// If the state cannot be read.
+pub fn grant_named(tx: &Transaction<'_>, key_arn: &str, name: &str) -> Result<Option<String>, StoreError> {
+    let key_id = key_arn.rsplit('/').next().unwrap_or(key_arn);
+    let mut statement = tx.prepare_cached("SELECT grant_id FROM kms_grants WHERE key_id = ?1 AND name = ?2")?;
+    Ok(statement.query_row([key_id, name], |row| row.get(0)).optional()?)
+}
+
+/// The id of a grant with `wanted`'s name that is the same in everything else: asking again gives no second grant.
+pub(super) fn same_named(tx: &Transaction<'_>, wanted: &Grant) -> Result<Option<String>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2 AND name = ?3"
+    ))?;
+    let named = statement.query_map(params![wanted.key_id, wanted.grantee, wanted.name], from_row)?;
+    for grant in named {
+        let grant = grant?;
+        if grant.retiring == wanted.retiring
+            && grant.operations == wanted.operations
+            && grant.constraints == wanted.constraints
+        {
+            return Ok(Some(grant.id));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreError> {
+    let constraints = grant.constraints.as_ref().map(to_json);
+    tx.prepare_cached(&format!("INSERT INTO kms_grants ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"))?
+        .execute(params![
+            grant.id,
+            grant.key_id,
+            grant.name,
+            grant.grantee,
+            grant.retiring,
+            grant.issuer,
+            to_json(&grant.operations),
+            constraints,
+            grant.created.micros()
+        ])?;
+    Ok(())
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("strings and maps of strings have a JSON form")
+}
+
+pub(super) fn remove(tx: &Transaction<'_>, id: &str) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM kms_grants WHERE grant_id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+const TOKEN_MAGIC: &[u8; 4] = b"BSG\x01";
+const TOKEN_BYTES: usize = 4 + 32 + 16 + 8;
+
+/// A token that names the grant: its id, 16 random bytes, and a check over both, in base64.
+///
+/// A grant is in force at once, so its token permits nothing that the grant does not; whoever makes one up gains nothing.
+pub(super) fn new_token(grant_id: &str) -> Result<String, ServiceError> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(ServiceError::machine)?;
+    let id = ids::unhex(grant_id).unwrap_or_default();
+    let body = [&TOKEN_MAGIC[..], &id, &salt].concat();
+    Ok(STANDARD.encode([&body[..], &token_check(&body)].concat()))
+}
+
+/// The grant that a token names. It may be gone by now.
+///
+/// # Errors
+/// `InvalidGrantTokenException` for anything that [`new_token`] does not make.
+pub(super) fn read_token(token: &str) -> Result<String, ServiceError> {
+    let refuse = || ServiceError::refused("InvalidGrantTokenException", "");
+    let bytes = STANDARD.decode(token).map_err(|_| refuse())?;
+    let (body, check) = bytes.split_at_checked(TOKEN_BYTES - 8).ok_or_else(refuse)?;
+    if !body.starts_with(TOKEN_MAGIC) || check != token_check(body) {
+        return Err(refuse());
+    }
+    Ok(ids::hex(&body[4..36]))
+}
+
+pub(super) fn check_tokens(tokens: &[String]) -> Result<(), ServiceError> {
+    tokens.iter().try_for_each(|token| read_token(token).map(drop))
+}
+
+fn token_check(body: &[u8]) -> [u8; 8] {
+    let digest = Sha256::new().chain_update(b"blockseal grant token v1").chain_update(body).finalize();
+    let mut check = [0; 8];
+    check.copy_from_slice(&digest[..8]);
+    check
+}

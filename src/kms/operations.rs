@@ -1,0 +1,38 @@
+//! The operations of KMS as the trail names them. Those that use a key without changing it count as read-only.
+
+use crate::gate::{Operation, Service};
+
+use super::deletion::DELETION;
+
+/// KMS.
+pub static SERVICE: Service =
+    Service { event_source: "kms.amazonaws.com", error_prefix: "", lists_resources: true, settlers: &[DELETION] };
+
+const fn reading(name: &'static str) -> Operation {
+    Operation { name, read_only: true, service: &SERVICE }
+}
+
+const fn changing(name: &'static str) -> Operation {
+    Operation { name, read_only: false, service: &SERVICE }
+}
+
+pub(super) static CREATE_KEY: Operation = changing("CreateKey");
+pub(super) static DESCRIBE_KEY: Operation = reading("DescribeKey");
+pub(super) static LIST_KEYS: Operation = reading("ListKeys");
+pub(super) static ENABLE_KEY: Operation = changing("EnableKey");
+pub(super) static DISABLE_KEY: Operation = changing("DisableKey");
+pub(super) static SCHEDULE_KEY_DELETION: Operation = changing("ScheduleKeyDeletion");
+pub(super) static CANCEL_KEY_DELETION: Operation = changing("CancelKeyDeletion");
+pub(super) static CREATE_ALIAS: Operation = changing("CreateAlias");
+pub(super) static UPDATE_ALIAS: Operation = changing("UpdateAlias");
+pub(super) static DELETE_ALIAS: Operation = changing("DeleteAlias");
+pub(super) static LIST_ALIASES: Operation = reading("ListAliases");
+pub(super) static ENCRYPT: Operation = reading("Encrypt");
+pub(super) static DECRYPT: Operation = reading("Decrypt");
+pub(super) static RE_ENCRYPT: Operation = reading("ReEncrypt");
+pub(super) static GENERATE_DATA_KEY: Operation = reading("GenerateDataKey");
+pub(super) static GENERATE_DATA_KEY_WITHOUT_PLAINTEXT: Operation = reading("GenerateDataKeyWithoutPlaintext");
+pub(super) static CREATE_GRANT: Operation = changing("CreateGrant");
+pub(super) static LIST_GRANTS: Operation = reading("ListGrants");
+pub(super) static RETIRE_GRANT: Operation = changing("RetireGrant");
+pub(super) static REVOKE_GRANT: Operation = changing("RevokeGrant");
