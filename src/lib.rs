@@ -21,6 +21,7 @@ pub mod device;
 pub mod gate;
 
 // Floor 4
+pub mod export;
 pub mod kms;
 
 // Floor 5
