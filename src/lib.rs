@@ -26,3 +26,4 @@ pub mod kms;
 
 // Floor 5
 pub mod cloudtrail;
+pub mod ec2;

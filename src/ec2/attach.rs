@@ -1,0 +1,225 @@
+//! `AttachVolume` and `DetachVolume`.
+//!
+//! A volume is attached while an exporter holds its file's lock. The row of an attachment is written before the exporter
+//! starts and removed after it ended; whatever ends in between, [`super::settle`] finds the row and looks at the lock.
+
+use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
+use crate::ids::{self, InstanceId, VolumeId};
+
+use super::delete::not_available;
+use super::exporter::Unstopped;
+use super::lease::Lease;
+use super::table::{self, AttachmentRow, State, VolumeRow};
+use super::types::{AttachVolumeRequest, DetachVolumeRequest, VolumeAttachment};
+use super::{describe, disk, exporter, keys, params, permission, record, settle};
+
+/// Attaches a volume as EBS does: a grant for the instance's host, Decrypt through that grant under the volume's context,
+/// then an exporter that checks the key against the header's digest and serves the volume over NBD.
+///
+/// # Errors
+/// `VolumeInUse` if it is attached or held by another command; `CustomerKeyHasBeenRevoked` if KMS refuses the grant or
+/// the key, whatever its reason (EC2 API reference, "Error codes"); the record of the KMS call says which.
+pub fn attach_volume(call: &Call<'_>, request: AttachVolumeRequest) -> Result<VolumeAttachment, ServiceError> {
+    settle::repair(call.home)?;
+    let mut attempt = None;
+    let outcome = run_steps(
+        call,
+        &record::ATTACH_VOLUME,
+        record::attach_request(&request),
+        |draft| prepare_attach(call, &request, draft, &mut attempt),
+        |step, prepared| commit_attach(step, prepared),
+    );
+    if outcome.is_err()
+        && let Some(attempt) = attempt
+    {
+        // The commit itself may have failed with the exporter running: nobody was told, so it must not go on.
+        settle::withdraw(call.home, &attempt.volume, &attempt.grant_name);
+    }
+    outcome
+}
+
+struct Attached {
+    row: VolumeRow,
+    attachment: AttachmentRow,
+    _lease: Option<Lease>,
+}
+
+/// `attempt` becomes what was claimed for this call, also if it fails later on.
+fn prepare_attach(
+    call: &Call<'_>,
+    request: &AttachVolumeRequest,
+    draft: &mut Draft,
+    attempt: &mut Option<AttachmentRow>,
+) -> Result<Attached, ServiceError> {
+    permission::check(call)?;
+    let id = params::volume_id(&request.volume_id)?;
+    let lease = Lease::take(call.home, &id)?;
+    let (row, mut attachment) = claim(call, request, &id, draft)?;
+    *attempt = Some(attachment.clone());
+    record::instance(draft, &row, &attachment);
+    match open(call, &row, &mut attachment) {
+        Ok(()) => Ok(Attached { row, attachment, _lease: lease.until_commit() }),
+        Err(error) => {
+            settle::end_attachment(call.home, &row, &attachment)?;
+            Err(error)
+        }
+    }
+}
+
+/// Checks everything that the state can tell and takes the volume for this call.
+fn claim(
+    call: &Call<'_>,
+    request: &AttachVolumeRequest,
+    id: &VolumeId,
+    draft: &mut Draft,
+) -> Result<(VolumeRow, AttachmentRow), ServiceError> {
+    call.home.write(|tx| {
+        let row = describe::owned(tx, call, id)?.ok_or_else(|| params::no_such_volume(id))?;
+        record::volume(draft, &row);
+        let instance = table::this_instance(tx)?;
+        params::check_instance(request.instance_id.as_deref(), &instance)?;
+        if table::attachment(tx, id)?.is_some() {
+            return Err(ServiceError::refused("VolumeInUse", format!("{id} is already attached to an instance")));
+        }
+        if row.state != State::Available {
+            return Err(not_available(id));
+        }
+        // A command that imports or reads holds the file: KMS need not be asked in vain.
+        if disk::is_held(call.home, id)? {
+            return Err(exporter::in_use(id));
+        }
+        let device = params::device(request.device.as_deref(), &table::devices_of(tx, &instance)?)?;
+        params::dry_run(request.dry_run)?;
+        let attachment = AttachmentRow {
+            volume: id.clone(),
+            instance,
+            device,
+            state: "attaching".to_owned(),
+            attached_at: crate::store::clock(tx)?.now(),
+            grant_name: ids::uuid(),
+            grant_id: None,
+            exporter: None,
+        };
+        table::put_attachment(tx, &attachment)?;
+        table::set_state(tx, id, State::InUse)?;
+        Ok((row, attachment))
+    })
+}
+
+/// Grant, key, exporter.
+fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Result<(), ServiceError> {
+    let key = match &row.encryption {
+        None => None,
+        Some(encryption) => {
+            let header = disk::header(call.home, row)?;
+            let grant = keys::grant(call, row, &encryption.key_arn, &attachment.instance, &attachment.grant_name)
+                .map_err(|error| revoked(error, &row.id))?;
+            attachment.grant_id = Some(grant.id.clone());
+            call.home.write(|tx| table::put_attachment(tx, attachment))?;
+            let key = keys::unwrap_by_grant(call, row, header.wrapped_key(), &attachment.instance, &grant)
+                .map_err(|error| revoked(error, &row.id))?;
+            Some(key)
+        }
+    };
+    attachment.exporter = Some(exporter::start(call.home, row, key)?);
+    Ok(())
+}
+
+/// What a user of EC2 sees of a refusal by KMS.
+fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
+    let ServiceError::Refused(refusal) = error else { return error };
+    let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
+    ServiceError::refused(
+        "CustomerKeyHasBeenRevoked",
+        format!("Volume {id} cannot be attached. The encrypted volume was unable to access the KMS key."),
+    )
+    .with_hint(format!("KMS answered {}{reason}", refusal.code))
+}
+
+fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttachment, ServiceError> {
+    let attachment = AttachmentRow { state: "attached".to_owned(), ..attached.attachment.clone() };
+    table::put_attachment(step.tx, &attachment)?;
+    let answer = describe::attachment(step.call, &attachment, "attaching");
+    step.draft.set_response(record::attachment_response(&step.call.request_id, &answer));
+    Ok(answer)
+}
+
+/// Ends the exporter, which first makes everything durable that it answered, and retires the grant.
+///
+/// # Errors
+/// `IncorrectState` if the volume is not attached, or if its exporter gives no sign of life for some seconds or is not
+/// done within a minute; it then goes on ending, and `Force` kills it.
+pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<VolumeAttachment, ServiceError> {
+    settle::repair(call.home)?;
+    run_steps(
+        call,
+        &record::DETACH_VOLUME,
+        record::detach_request(&request),
+        |draft| prepare_detach(call, &request, draft),
+        |step: &mut Step<'_>, detached| {
+            table::remove_attachment(step.tx, &detached.row.id)?;
+            table::set_state(step.tx, &detached.row.id, State::Available)?;
+            let answer = describe::attachment(step.call, &detached.attachment, "detaching");
+            step.draft.set_response(record::attachment_response(&step.call.request_id, &answer));
+            Ok(answer)
+        },
+    )
+}
+
+fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Draft) -> Result<Attached, ServiceError> {
+    permission::check(call)?;
+    let id = params::volume_id(&request.volume_id)?;
+    let force = request.force.unwrap_or(false);
+    let lease = Lease::take(call.home, &id)?;
+    let (row, attachment) = call.home.write(|tx| {
+        let row = describe::owned(tx, call, &id)?.ok_or_else(|| params::no_such_volume(&id))?;
+        record::volume(draft, &row);
+        let Some(attachment) = table::attachment(tx, &id)? else {
+            return Err(ServiceError::refused(
+                "IncorrectState",
+                format!("Volume '{id}' is in the '{}' state.", row.state.as_str()),
+            ));
+        };
+        record::instance(draft, &row, &attachment);
+        check_names(request, &attachment)?;
+        params::dry_run(request.dry_run)?;
+        table::put_attachment(tx, &AttachmentRow { state: "detaching".to_owned(), ..attachment.clone() })?;
+        Ok((row, attachment))
+    })?;
+    match exporter::stop(call.home, &attachment, force) {
+        Ok(None) => {}
+        Ok(Some(told)) => settle::tell(call.home, &told)?,
+        // The row stays as it is: whichever command comes after its end retires the grant.
+        Err(Unstopped::Ending(error)) => return Err(error),
+        Err(Unstopped::Failed(error)) => {
+            call.home.write(|tx| table::put_attachment(tx, &attachment))?;
+            return Err(error);
+        }
+    }
+    if let Some(grant) = &attachment.grant_id {
+        keys::retire(call.home, &row, grant)?;
+    }
+    Ok(Attached { row, attachment, _lease: lease.until_commit() })
+}
+
+/// Instance and device, where given, must be those of the attachment.
+fn check_names(request: &DetachVolumeRequest, attachment: &AttachmentRow) -> Result<(), ServiceError> {
+    let other = |given: &Option<String>, actual: &str| given.as_deref().is_some_and(|given| given != actual);
+    if let Some(instance) = &request.instance_id
+        && instance.parse::<InstanceId>().is_err()
+    {
+        return params::check_instance(Some(instance), &attachment.instance);
+    }
+    if other(&request.instance_id, attachment.instance.as_str()) || other(&request.device, &attachment.device) {
+        return Err(ServiceError::refused(
+            "InvalidAttachment.NotFound",
+            format!(
+                "The volume '{}' is not attached to instance '{}' as device '{}'.",
+                attachment.volume,
+                request.instance_id.as_deref().unwrap_or(attachment.instance.as_str()),
+                request.device.as_deref().unwrap_or(&attachment.device)
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! `CreateVolume`: the row, the data key, the file, in that order, and nothing left behind if one of them fails.
+
+use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
+use crate::ids::VolumeId;
+use crate::store::Home;
+
+use super::lease::Lease;
+use super::rules::Shape;
+use super::table::{self, Encryption, State, TokenKey, VolumeRow};
+use super::types::{CreateVolumeRequest, Tag, Volume};
+use super::{describe, disk, keys, params, permission, record, settle};
+
+/// Makes a volume.
+///
+/// An encrypted one gets a data key of its own, made and wrapped by KMS under the volume's context. As with EBS, a key
+/// that cannot be used is no error here: the answer says `creating`, and the volume is gone when somebody looks for it
+/// (EC2 API reference, "CreateVolume": the key is checked asynchronously).
+pub fn create_volume(call: &Call<'_>, request: CreateVolumeRequest) -> Result<Volume, ServiceError> {
+    settle::repair(call.home)?;
+    run_steps(
+        call,
+        &record::CREATE_VOLUME,
+        record::create_request(&request),
+        |draft| prepare(call, &request, draft),
+        |step, prepared| commit(step, prepared),
+    )
+}
+
+/// A volume on its way into being.
+pub(super) struct Prepared {
+    row: VolumeRow,
+    tags: Vec<Tag>,
+    outcome: Outcome,
+    _lease: Option<Lease>,
+}
+
+enum Outcome {
+    /// Its file is there.
+    Made,
+    /// KMS refused the key: there is no volume.
+    KeyRefused,
+    /// An earlier call with the same token made it.
+    Earlier,
+}
+
+pub(super) fn prepare(
+    call: &Call<'_>,
+    request: &CreateVolumeRequest,
+    draft: &mut Draft,
+) -> Result<Prepared, ServiceError> {
+    permission::check(call)?;
+    let (mut row, tags) = plan(call, request)?;
+    params::dry_run(request.dry_run)?;
+    let lease = Lease::take(call.home, &row.id)?;
+    if let Some((row, tags)) = announce(call, request, &row, &tags)? {
+        record::volume(draft, &row);
+        return Ok(Prepared { row, tags, outcome: Outcome::Earlier, _lease: lease.until_commit() });
+    }
+    record::volume(draft, &row);
+    match make(call, request, &mut row) {
+        Ok(outcome) => Ok(Prepared { row, tags, outcome, _lease: lease.until_commit() }),
+        Err(error) => {
+            // The call's own error is the one to tell; what cannot be cleared away now, the next command clears away.
+            let _ = discard(call.home, &row.id);
+            Err(error)
+        }
+    }
+}
+
+pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume, ServiceError> {
+    let row = &prepared.row;
+    match prepared.outcome {
+        Outcome::Made if table::finish(step.tx, row)? => {}
+        Outcome::Made => return Err(ServiceError::machine(format!("the record of volume {} is gone", row.id))),
+        // The client token stays: used again it answers that its volume is gone.
+        Outcome::KeyRefused => table::remove(step.tx, &row.id)?,
+        Outcome::Earlier => {}
+    }
+    let answer = describe::created(row, prepared.tags.clone());
+    step.draft.set_response(record::create_response(&answer));
+    Ok(answer)
+}
+
+/// What the request asks for, if all of it is right.
+fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(VolumeRow, Vec<Tag>), ServiceError> {
+    let encrypted = request.encrypted.unwrap_or(false);
+    if request.kms_key_id.is_some() && !encrypted {
+        return Err(ServiceError::refused(
+            "InvalidParameterDependency",
+            "The parameter KmsKeyId requires the parameter Encrypted to be set.",
+        ));
+    }
+    let shape = Shape::of(request)?;
+    let sector_size = params::sector_size(request.sector_size, encrypted)?;
+    let db = params::db_id(request.db_instance_resource_id.as_deref())?;
+    let tags = params::volume_tags(&request.tag_specifications)?;
+    let row = VolumeRow {
+        id: VolumeId::random(),
+        account: call.account.clone(),
+        region: call.region.clone(),
+        zone: params::zone(request.availability_zone.as_deref(), &call.region)?,
+        state: State::Creating,
+        size: shape.size,
+        volume_type: shape.volume_type.to_owned(),
+        iops: shape.iops,
+        throughput: shape.throughput,
+        encryption: encrypted.then(|| Encryption {
+            key_arn: request.kms_key_id.clone().unwrap_or_else(|| keys::DEFAULT_KEY.to_owned()),
+            sector_size,
+        }),
+        db,
+        created: call.home.now()?,
+    };
+    Ok((row, tags))
+}
+
+/// Writes the row that says that the volume is coming; from here on a crash leaves something for `settle` to find. If
+/// the request's token made a volume already, that one.
+fn announce(
+    call: &Call<'_>,
+    request: &CreateVolumeRequest,
+    row: &VolumeRow,
+    tags: &[Tag],
+) -> Result<Option<(VolumeRow, Vec<Tag>)>, ServiceError> {
+    let parameters = CreateVolumeRequest { client_token: None, dry_run: None, ..request.clone() };
+    let parameters = serde_json::to_string(&parameters).map_err(ServiceError::machine)?;
+    call.home.write(|tx| {
+        if let Some(token) = &request.client_token {
+            let token = token_key(call, token)?;
+            if let Some(used) = token.used(tx)? {
+                let mismatch = |message: &str| Err(ServiceError::refused("IdempotentParameterMismatch", message));
+                if used.request != parameters {
+                    return mismatch(
+                        "Parameters on this idempotent request are inconsistent with parameters used in previous request(s)",
+                    );
+                }
+                let earlier = match used.resource.parse() {
+                    Ok(id) => describe::owned(tx, call, &id)?,
+                    Err(_) => None,
+                };
+                let Some(earlier) = earlier else {
+                    return mismatch(
+                        "The client token you have provided is associated with a resource that is already deleted. Please \
+                         use a different client token.",
+                    );
+                };
+                let tags = table::tags_of(tx, &earlier.id)?;
+                return Ok(Some((earlier, tags)));
+            }
+            token.remember(tx, &parameters, row.id.as_str())?;
+        }
+        table::insert(tx, row, tags)?;
+        Ok(None)
+    })
+}
+
+fn token_key<'a>(call: &'a Call<'_>, token: &'a str) -> Result<TokenKey<'a>, ServiceError> {
+    if token.is_empty() || token.len() > 64 || !token.is_ascii() {
+        return Err(ServiceError::refused(
+            "InvalidParameterValue",
+            "Value for parameter clientToken is invalid. Expected: 1 to 64 ASCII characters.",
+        ));
+    }
+    Ok(TokenKey { account: &call.account, region: &call.region, operation: "CreateVolume", token })
+}
+
+/// Asks for the data key and makes the file.
+fn make(call: &Call<'_>, request: &CreateVolumeRequest, row: &mut VolumeRow) -> Result<Outcome, ServiceError> {
+    if row.encryption.is_none() {
+        disk::create(call.home, row, None)?;
+        return Ok(Outcome::Made);
+    }
+    let key_id = request.kms_key_id.as_deref().unwrap_or(keys::DEFAULT_KEY);
+    let (wrapped, digest) = match keys::new_data_key(call, row, key_id) {
+        Ok(made) => made,
+        Err(ServiceError::Refused(_)) => return Ok(Outcome::KeyRefused),
+        Err(machine) => return Err(machine),
+    };
+    if let Some(encryption) = &mut row.encryption {
+        encryption.key_arn.clone_from(&wrapped.key_arn);
+    }
+    disk::create(call.home, row, Some((wrapped, digest)))?;
+    Ok(Outcome::Made)
+}
+
+/// Takes a volume that did not come to be out of the world: the file first, then the row and the token, so that a crash
+/// in between leaves the row that leads back here.
+pub(super) fn discard(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    disk::remove(home, id)?;
+    home.write(|tx| {
+        table::forget_tokens_of(tx, id.as_str())?;
+        table::remove(tx, id)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,63 @@
+//! A volume's file as its row describes it.
+
+use crate::device::volume::{self, Expected, Format, NewEncryption};
+use crate::device::{DeviceError, DeviceErrorKind};
+use crate::gate::ServiceError;
+use crate::ids::VolumeId;
+use crate::luks2::{Header, KeyDigest, WrappedKey};
+use crate::store::Home;
+
+use super::table::VolumeRow;
+
+impl From<DeviceError> for ServiceError {
+    fn from(error: DeviceError) -> Self {
+        Self::machine(error)
+    }
+}
+
+/// How the row says that the file is.
+pub(super) fn expected(row: &VolumeRow) -> Expected {
+    let format = row.encryption.as_ref().map_or(Format::Plain, |encryption| Format::Encrypted(encryption.sector_size));
+    Expected { length: row.bytes(), format }
+}
+
+/// Makes the file of an encrypted volume, or a raw one for a row without encryption; sparse, whole or not there.
+pub(super) fn create(home: &Home, row: &VolumeRow, key: Option<(WrappedKey, KeyDigest)>) -> Result<(), ServiceError> {
+    let encryption = match (&row.encryption, key) {
+        (Some(encryption), Some((wrapped_key, digest))) => {
+            Some(NewEncryption { sector_size: encryption.sector_size, digest, wrapped_key })
+        }
+        _ => None,
+    };
+    Ok(volume::create(home.dir(), &row.id, row.bytes(), encryption)?)
+}
+
+/// Removes the file, and what a kill left of one that was being made; neither need be there.
+pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    match volume::delete(home.dir(), id) {
+        Err(error) if error.kind() == DeviceErrorKind::NotFound => {}
+        outcome => outcome?,
+    }
+    for suffix in ["luks", "raw"] {
+        home.dir().remove_file(&format!("volumes/{id}.{suffix}.new"))?;
+    }
+    home.dir().remove_file(&format!("run/{id}.log"))?;
+    Ok(())
+}
+
+/// Whether some process holds the file's lock: the one proof that a volume is attached.
+pub(super) fn is_held(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    match volume::is_attached(home.dir(), id) {
+        Err(error) if error.kind() == DeviceErrorKind::NotFound => Ok(false),
+        outcome => Ok(outcome?),
+    }
+}
+
+/// The file's header, read without a key.
+pub(super) fn header(home: &Home, row: &VolumeRow) -> Result<Header, ServiceError> {
+    match volume::inspect(home.dir(), &row.id)?.header {
+        Some(Ok((header, _))) => Ok(header),
+        Some(Err(error)) => Err(ServiceError::machine(error)),
+        None => Err(ServiceError::machine(format!("volume {} is encrypted, and its file is not", row.id))),
+    }
+}

@@ -1,0 +1,184 @@
+//! The process that serves an attached volume, as this module starts, asks and ends it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::device::DeviceErrorKind;
+use crate::export::control::{self, ControlError};
+use crate::export::{self, Order, SpawnError, process};
+use crate::gate::ServiceError;
+use crate::ids::VolumeId;
+use crate::secret::SecretBytes;
+use crate::store::Home;
+
+use super::table::{AttachmentRow, VolumeRow};
+use super::{disk, settle};
+
+/// How long an exporter may write back before its end. A detach that takes longer is answered with an error and goes on.
+const WRITE_BACK_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The same where it may be killed.
+const FORCE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Starts the exporter and answers its process id once it serves.
+pub(super) fn start(home: &Home, row: &VolumeRow, key: Option<SecretBytes>) -> Result<i64, ServiceError> {
+    let order = Order::new(home.dir(), &row.id, disk::expected(row), false);
+    match export::spawn(&program(), &order, key.as_ref()) {
+        Ok(exporter) => {
+            if exporter.was_latched {
+                settle::tell(
+                    home,
+                    &format!(
+                        "a flush of volume {} had failed: what was written after the last good one may be missing",
+                        row.id
+                    ),
+                )?;
+            }
+            if exporter.unlocked_bytes > 0 {
+                settle::tell(
+                    home,
+                    &format!(
+                        "the key of volume {} lies in memory that could not be locked and may reach swap; raise the limit \
+                         on locked memory (ulimit -l) and attach it again",
+                        row.id
+                    ),
+                )?;
+            }
+            Ok(i64::from(exporter.pid))
+        }
+        Err(SpawnError::AlreadyServed(_) | SpawnError::Device { kind: DeviceErrorKind::Locked, .. }) => {
+            Err(in_use(&row.id))
+        }
+        Err(error) => Err(ServiceError::machine(error)),
+    }
+}
+
+/// The refusal for a volume whose file another process holds.
+pub(super) fn in_use(id: &VolumeId) -> ServiceError {
+    ServiceError::refused("VolumeInUse", format!("{id} is in use by another command on this machine"))
+        .with_hint("try again once that command has ended")
+}
+
+/// Our own binary, also when its file was replaced since we started.
+fn program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
+/// What an exporter says when it is asked for a sign of life.
+pub(super) enum Sign {
+    /// It serves; its process id.
+    Serves(i64),
+    /// It is on its way to its end.
+    Ends,
+    /// Nobody listens: it has ended, or has only just begun.
+    Nobody,
+    /// It listens and says nothing.
+    Silent,
+}
+
+/// Asks the volume's exporter for a sign of life; takes 200 ms at most.
+pub(super) fn sign_of(home: &Home, id: &VolumeId) -> Sign {
+    match control::probe(home.dir(), id) {
+        Ok(status) if status.ending => Sign::Ends,
+        Ok(status) => Sign::Serves(i64::from(status.pid)),
+        Err(ControlError::NobodyThere(_) | ControlError::Died(_)) => Sign::Nobody,
+        Err(_) => Sign::Silent,
+    }
+}
+
+/// Whether an exporter of this home lives that has the volume, or had it before its file was taken away.
+pub(super) fn is_alive(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    Ok(disk::is_held(home, id)? || process::is_claimed(home.dir(), id))
+}
+
+/// Why an exporter was not ended.
+pub(super) enum Unstopped {
+    /// It is on its way to its end, which it reaches by itself.
+    Ending(ServiceError),
+    /// It goes on as before.
+    Failed(ServiceError),
+}
+
+impl<E: Into<ServiceError>> From<E> for Unstopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Ends the exporter: when this returns `Ok`, nobody holds the volume. The text is what the user must hear of the end, if
+/// anything.
+///
+/// # Errors
+/// If the exporter does not end and `force` does not allow to kill it, or the kernel does not let it die.
+pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Result<Option<String>, Unstopped> {
+    let id = &attachment.volume;
+    let told = match control::detach_within(home.dir(), id, if force { FORCE_PATIENCE } else { WRITE_BACK_PATIENCE }) {
+        Ok(()) => None,
+        Err(error @ ControlError::FlushFailed { .. }) => Some(error.to_string()),
+        // It was dead or died of it: the lock tells.
+        Err(ControlError::NobodyThere(_) | ControlError::Died(_)) if !lives_for(home, id, Duration::from_secs(5))? => {
+            None
+        }
+        Err(_) if force => {
+            process::kill(home.dir(), id).map_err(ServiceError::machine)?;
+            Some(format!("the exporter of volume {id} was killed; what no flush had acknowledged may be lost"))
+        }
+        Err(error) => {
+            let process = attachment.exporter.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            let refused = ServiceError::refused(
+                "IncorrectState",
+                format!(
+                    "Volume '{id}' is not detached: {}{process}. It is waited for its clients and its disk; --force ends \
+                     it, at the price of what was not flushed.",
+                    crate::gate::chain(&error)
+                ),
+            );
+            return Err(match error {
+                ControlError::Busy { .. } => Unstopped::Ending(refused),
+                _ => Unstopped::Failed(refused),
+            });
+        }
+    };
+    if lives_for(home, id, Duration::from_secs(10))? {
+        return Err(ServiceError::machine(format!("the file of volume {id} is still held by a process")).into());
+    }
+    clear(home, id)?;
+    Ok(told)
+}
+
+/// Ends an exporter that serves a file which is the volume's no more; answers whether it is gone.
+pub(super) fn end_orphan(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    let ended = match sign_of(home, id) {
+        // One that has only just begun; it will miss its starter.
+        Sign::Nobody => return Ok(false),
+        Sign::Silent => false,
+        Sign::Serves(_) | Sign::Ends => {
+            let answer = control::detach_within(home.dir(), id, FORCE_PATIENCE);
+            matches!(answer, Ok(()) | Err(ControlError::FlushFailed { .. }))
+        }
+    };
+    if !ended {
+        process::kill(home.dir(), id).map_err(ServiceError::machine)?;
+    }
+    Ok(!lives_for(home, id, Duration::from_secs(1))?)
+}
+
+/// Whether the exporter is still there after `patience`.
+fn lives_for(home: &Home, id: &VolumeId, patience: Duration) -> Result<bool, ServiceError> {
+    let deadline = Instant::now() + patience;
+    while is_alive(home, id)? {
+        if Instant::now() >= deadline {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(false)
+}
+
+/// Removes the sockets of an exporter that is gone.
+pub(super) fn clear(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    for suffix in ["sock", "ctl"] {
+        home.dir().remove_file(&format!("run/{id}.{suffix}"))?;
+    }
+    Ok(())
+}

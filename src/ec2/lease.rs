@@ -1,0 +1,103 @@
+//! One control operation a volume at a time, across processes and threads.
+//!
+//! A lease is an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on one byte of `run/leases`, its place computed from
+//! the volume's id. The kernel drops it when its holder ends, however it ends, so a row in a passing state whose lease
+//! can be had was left there by a crash. The file never shrinks and holds no bytes: nothing to clean up. Two ids that
+//! share a byte would only wait for each other.
+
+use std::fs::File;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::gate::ServiceError;
+use crate::ids::VolumeId;
+use crate::store::Home;
+use crate::twin::{self, Protection};
+
+/// How long an operation waits for another one on the same volume: attach and detach take well under a second, and a
+/// detach that waits for a slow disk some seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A volume's control operation in progress; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    _lock: File,
+}
+
+impl Lease {
+    /// The volume's lease if nobody holds it.
+    pub(super) fn try_take(home: &Home, volume: &VolumeId) -> Result<Option<Self>, ServiceError> {
+        let file = home.dir().open_file("run/leases", OFlag::O_RDWR | OFlag::O_CREAT)?;
+        let lock = libc::flock {
+            l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
+            l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+            l_start: place(volume),
+            l_len: 1,
+            l_pid: 0,
+        };
+        if twin::is_off(Protection::Lease) {
+            return Ok(Some(Self { _lock: file }));
+        }
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => Ok(Some(Self { _lock: file })),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(ServiceError::machine(std::io::Error::from(errno))),
+        }
+    }
+
+    /// The lease as an operation keeps it between its preparation and its commit.
+    pub(super) fn until_commit(self) -> Option<Self> {
+        (!twin::is_off(Protection::LeaseToCommit)).then_some(self)
+    }
+
+    /// The volume's lease, waiting for an operation that is under way.
+    pub(super) fn take(home: &Home, volume: &VolumeId) -> Result<Self, ServiceError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(lease) = Self::try_take(home, volume)? {
+                return Ok(lease);
+            }
+            if Instant::now() >= deadline {
+                return Err(ServiceError::refused(
+                    "IncorrectState",
+                    format!("Another operation on volume '{volume}' has not ended for {} seconds.", PATIENCE.as_secs()),
+                ));
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The byte of `run/leases` that stands for the volume: 62 bits of its digits.
+fn place(volume: &VolumeId) -> i64 {
+    let digits = volume.as_str().trim_start_matches("vol-");
+    let number = u128::from_str_radix(digits, 16).unwrap_or_default();
+    i64::try_from(number & (u128::from(u64::MAX) >> 2)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_excludes_another_on_the_same_volume_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let home = Home::open(&base.path().join("home")).unwrap();
+        let (one, other) = (VolumeId::random(), VolumeId::random());
+        let held = Lease::take(&home, &one).unwrap();
+        assert!(Lease::try_take(&home, &one).unwrap().is_none());
+        assert!(Lease::try_take(&home, &other).unwrap().is_some());
+        drop(held);
+        assert!(Lease::try_take(&home, &one).unwrap().is_some());
+    }
+
+    #[test]
+    fn ids_of_any_length_have_a_place() {
+        for id in ["vol-00000000", "vol-ffffffff", "vol-fffffffffffffffff", "vol-00000000000000000"] {
+            assert!(place(&id.parse().unwrap()) >= 0, "{id}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! EBS volumes: where the two wings meet. `kms` says whether a data key may be had, `device` and `export` turn it into
+//! bytes; this module asks the one, tells the other, and keeps `state.db` in step with what is on disk.
+
+mod access;
+mod attach;
+mod content;
+mod create;
+mod delete;
+mod describe;
+mod disk;
+mod exporter;
+mod filter;
+mod keys;
+mod lease;
+mod params;
+mod permission;
+mod record;
+mod rules;
+mod settle;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use access::{Access, Inspection, Opened, inspect, open, verify};
+pub use attach::{attach_volume, detach_volume};
+pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
+pub use create::create_volume;
+pub use delete::delete_volume;
+pub use describe::describe_volumes;
+pub use settle::{repair, take_notices};
+pub use types::{
+    AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DescribeVolumesResult,
+    DetachVolumeRequest, Filter, NoResult, Tag, TagSpecification, Volume, VolumeAttachment,
+};
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::ids::VolumeId;
+use crate::store::Home;
+
+/// Where NBD clients find the attached volume: `nbd+unix:///vol-…?socket=…` (the NBD project's `uri.md`).
+fn export_uri(home: &Home, volume: &VolumeId) -> String {
+    let path = home.dir().path_of(&format!("run/{volume}.sock"));
+    let mut uri = format!("nbd+unix:///{volume}?socket=");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => {
+                let _ = write!(uri, "%{byte:02X}");
+            }
+        }
+    }
+    uri
+}
