@@ -27,3 +27,9 @@ pub mod kms;
 // Floor 5
 pub mod cloudtrail;
 pub mod ec2;
+
+// Floor 7
+pub mod api;
+
+// Floor 8
+pub mod cli;

@@ -1,0 +1,118 @@
+//! Operations of EC2 on EBS volumes.
+
+use super::{Kind, Paging, Parameter, Service};
+use crate::ec2;
+use crate::operation;
+
+/// EC2's word for a request that is not of its operation's shape.
+const MALFORMED: &str = "InvalidParameterValue";
+
+const VOLUME_ID: Parameter = Parameter::string("VolumeId", "Id of the volume.").required();
+const DRY_RUN: Parameter = Parameter::boolean("DryRun", "Check whether the call would succeed, and do nothing.");
+
+const TAG: &[Parameter] =
+    &[Parameter::string("Key", "Key of the tag.").required(), Parameter::string("Value", "Its value.")];
+const TAG_SPECIFICATION: &[Parameter] = &[
+    Parameter::string("ResourceType", "Kind of the resource: volume.").required(),
+    Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "The tags."),
+];
+const FILTER: &[Parameter] = &[
+    Parameter::string("Name", "Name of the filter.").required(),
+    Parameter::strings("Values", "Values of which one must match; * and ? are wildcards.").required(),
+];
+
+pub(super) static EC2: Service = Service {
+    name: "ec2",
+    help: "EBS volumes and their attachments",
+    operations: &[
+        operation!(
+            "CreateVolume",
+            MALFORMED,
+            ec2::CreateVolumeRequest,
+            ec2::create_volume,
+            "Makes a volume; encrypted, if --encrypted says so, under a data key that KMS wraps."
+        )
+        .takes(&[
+            Parameter::integer("Size", "Size in GiB: 1 to 65536, depending on the type."),
+            Parameter::choice(
+                "VolumeType",
+                &["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"],
+                "Type of the volume; gp2 if none is named.",
+            ),
+            Parameter::integer("Iops", "Provisioned I/O operations per second (gp3, io1, io2)."),
+            Parameter::integer("Throughput", "Provisioned MiB per second (gp3)."),
+            Parameter::boolean("Encrypted", "Whether the volume's sectors are encrypted."),
+            Parameter::string("KmsKeyId", "Id, ARN or alias of the KMS key; alias/aws/ebs if none is named."),
+            Parameter::string("AvailabilityZone", "Zone of the volume, such as us-east-1a.").obvious(),
+            Parameter::new(
+                "TagSpecifications",
+                Kind::List(&Kind::Structure(TAG_SPECIFICATION)),
+                "Tags for the new volume.",
+            ),
+            Parameter::string("ClientToken", "A name for this request: given again, it makes no second volume."),
+            Parameter::string(
+                "DbInstanceResourceId",
+                "Immutable id of the DB instance that owns the volume: joins the encryption context as aws:rds:db-id.",
+            )
+            .ours(),
+            Parameter::integer("SectorSize", "Bytes under one XTS tweak: 4096 (default) or 512.").ours(),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeVolumes",
+            MALFORMED,
+            ec2::DescribeVolumesRequest,
+            ec2::describe_volumes,
+            "Shows volumes and where they are attached."
+        )
+        .takes(&[
+            Parameter::strings("VolumeIds", "Ids of volumes; all if none is named."),
+            Parameter::new("Filters", Kind::List(&Kind::Structure(FILTER)), "Show only what matches every filter."),
+            Parameter::integer("MaxResults", "At most so many in one answer."),
+            Parameter::string("NextToken", "Where the answer before ended."),
+            DRY_RUN,
+        ])
+        .pages(Paging {
+            input: "NextToken",
+            output: "NextToken",
+            more: None,
+            limit: "MaxResults",
+            results: "Volumes",
+        }),
+        operation!(
+            "AttachVolume",
+            MALFORMED,
+            ec2::AttachVolumeRequest,
+            ec2::attach_volume,
+            "Attaches a volume: a background process serves it over NBD until it is detached."
+        )
+        .takes(&[
+            VOLUME_ID,
+            Parameter::string("InstanceId", "Id of the instance; this machine's if none is named.").obvious(),
+            Parameter::string("Device", "Device name to remember, such as /dev/sdf.").obvious(),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DetachVolume",
+            MALFORMED,
+            ec2::DetachVolumeRequest,
+            ec2::detach_volume,
+            "Ends the process that serves a volume and drops its data key."
+        )
+        .takes(&[
+            VOLUME_ID,
+            Parameter::string("InstanceId", "Id of the instance."),
+            Parameter::string("Device", "Device name of the attachment."),
+            Parameter::boolean("Force", "End a process that does not answer."),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DeleteVolume",
+            MALFORMED,
+            ec2::DeleteVolumeRequest,
+            ec2::delete_volume,
+            "Deletes a volume and its file."
+        )
+        .takes(&[VOLUME_ID, DRY_RUN]),
+    ],
+};
