@@ -1,3 +1,34 @@
 //! Every integration test, in one binary: one module per area.
 #![allow(missing_docs, reason = "tests describe themselves by name")]
+#![allow(unreachable_pub, reason = "the modules of a test binary have no outside")]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps is a test that fails loudly")]
+
+mod cli;
+mod console;
+mod demo;
+mod docs;
+mod ec2;
+mod ec2_crash;
+mod ec2_faults;
+mod exporter;
+mod fuzz;
+mod fuzz_blob;
+mod fuzz_luks2;
+mod fuzz_nbd;
+mod guest;
+mod harness;
+mod judges_clients;
+mod judges_copy;
+mod judges_faults;
+mod judges_format;
+mod judges_gate;
+mod judges_home;
+mod judges_kms;
+mod judges_secrets;
+mod kms;
+mod luks2_judges;
+mod nbd;
+mod scene;
+mod security;
+mod trail;
+mod xts;
