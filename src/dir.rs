@@ -124,7 +124,11 @@ impl HomeDir {
 
     /// Makes a file that must not exist yet, open for reading and writing, mode 0600.
     pub fn create_new(&self, relative: &str) -> Result<File, DirError> {
-        self.open_file(relative, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)
+        let mut flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+        if twin::is_off(Protection::Exclusive) {
+            flags.remove(OFlag::O_EXCL);
+        }
+        self.open_file(relative, flags)
     }
 
     /// Makes a directory with mode 0700; one that is there already is fine.
@@ -205,7 +209,7 @@ impl HomeDir {
     pub fn sync_dir(&self, relative: &str) -> Result<(), DirError> {
         let name = if relative.is_empty() { "." } else { relative };
         let dir = self.open_file(name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        dir.sync_all().map_err(|source| DirError::Io { action: "sync", path: self.path_of(relative), source })
+        sync_names(&dir).map_err(|source| DirError::Io { action: "sync", path: self.path_of(relative), source })
     }
 
     /// The directory's descriptor.
@@ -216,6 +220,16 @@ impl HomeDir {
     fn io_error(&self, action: &'static str, relative: &str, errno: Errno) -> DirError {
         DirError::Io { action, path: self.path_of(relative), source: errno.into() }
     }
+}
+
+/// Makes the bytes of a file durable.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    if twin::is_off(Protection::FileSync) { Ok(()) } else { file.sync_all() }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_names(directory: &File) -> io::Result<()> {
+    if twin::is_off(Protection::NameSync) { Ok(()) } else { directory.sync_all() }
 }
 
 /// Makes `path` and what is missing above it with mode 0700, and has `sync` make each new name durable in its directory.

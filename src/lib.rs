@@ -4,6 +4,8 @@
 pub mod clock;
 pub mod dir;
 pub mod ids;
+#[cfg(test)]
+mod power_cut;
 pub mod process;
 pub mod secret;
 pub mod store;

@@ -37,6 +37,18 @@ pub(crate) enum Protection {
     StateCheck,
     /// A volume's data key is asked for under the volume's own context, whatever its header says.
     OwnContext,
+    /// Of the processes that would change the state one does, and reads what it changes as the only writer.
+    OneWriter,
+    /// The root key is compared with the home's fingerprint.
+    Fingerprint,
+    /// A new file takes the place of none.
+    Exclusive,
+    /// A file's bytes are durable before anything counts on them.
+    FileSync,
+    /// A file's name is durable before anything counts on it.
+    NameSync,
+    /// A file that is not whole has another name.
+    UnfinishedName,
 }
 
 /// Whether the calling thread's test switched `protection` off.
@@ -54,23 +66,24 @@ mod testing {
     use std::cell::Cell;
 
     thread_local! {
-        static OFF: Cell<Option<Protection>> = const { Cell::new(None) };
+        /// One bit for each protection that is off.
+        static OFF: Cell<u64> = const { Cell::new(0) };
     }
 
     pub(crate) fn is_off(protection: Protection) -> bool {
-        OFF.get() == Some(protection)
+        OFF.get() & (1 << protection as u32) != 0
     }
 
-    /// Runs `attack` on this thread with `protection` switched off.
+    /// Runs `attack` on this thread with `protection` switched off, and whatever else is already.
     pub(crate) fn without<T>(protection: Protection, attack: impl FnOnce() -> T) -> T {
-        struct Restore;
+        struct Restore(u64);
         impl Drop for Restore {
             fn drop(&mut self) {
-                OFF.set(None);
+                OFF.set(self.0);
             }
         }
-        OFF.set(Some(protection));
-        let _restore = Restore;
+        let _restore = Restore(OFF.get());
+        OFF.set(OFF.get() | 1 << protection as u32);
         attack()
     }
 }

@@ -8,10 +8,11 @@ use nix::fcntl::OFlag;
 use rusqlite::Transaction;
 use zeroize::Zeroize as _;
 
-use crate::dir::DirError;
+use crate::dir::{self, DirError};
 use crate::gate::ServiceError;
 use crate::secret::{SecretBytes, wipe_stack};
 use crate::store::{self, Home};
+use crate::twin::{self, Protection};
 
 use super::envelope;
 
@@ -119,7 +120,7 @@ impl RootKey {
                 }
                 Err(error) => return Err(error.into_service(home)),
             };
-            home.dir().open_file(FILE, OFlag::O_RDONLY)?.sync_all().map_err(ServiceError::machine)?;
+            dir::sync_file(&home.dir().open_file(FILE, OFlag::O_RDONLY)?).map_err(ServiceError::machine)?;
             home.dir().sync_dir("")?;
             store::set_setting(tx, FINGERPRINT, &envelope::fingerprint(&root.0)).map_err(ServiceError::from)
         })
@@ -177,7 +178,7 @@ impl RootKey {
             (Some(_), None) => return Err(RootKeyError::PassphraseNeeded.into()),
         };
         let found = envelope::fingerprint(&root.0);
-        if envelope::same_fingerprint(&found, &expected) {
+        if envelope::same_fingerprint(&found, &expected) || twin::is_off(Protection::Fingerprint) {
             Ok(root)
         } else {
             Err(RootKeyError::Wrong { path: path(home), found, expected }.into())
@@ -281,7 +282,7 @@ fn read_file(home: &Home) -> Result<RootKey, Unread> {
     };
     let metadata = file.metadata().map_err(Unread::Io)?;
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if mode & 0o077 != 0 && !twin::is_off(Protection::Private) {
         return Err(Unread::Known(RootKeyError::Lax { path: path(home), mode }));
     }
     if metadata.len() != KEY_BYTES as u64 {
@@ -295,4 +296,40 @@ fn make_file(home: &Home) -> Result<RootKey, ServiceError> {
     let mut file = home.dir().create_new(FILE)?;
     file.write_all(root.expose()).map_err(ServiceError::machine)?;
     Ok(RootKey(root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::power_cut::Disk;
+    use crate::twin::without;
+
+    #[test]
+    fn a_root_key_is_never_made_over_another() {
+        let base = tempfile::tempdir().unwrap();
+        let home = Home::open(&base.path().join("home")).unwrap();
+        drop(make_file(&home).unwrap());
+        let first = std::fs::read(home.dir().path_of(FILE)).unwrap();
+        assert!(make_file(&home).is_err());
+        assert_eq!(std::fs::read(home.dir().path_of(FILE)).unwrap(), first);
+        without(Protection::Exclusive, || drop(make_file(&home).unwrap()));
+        assert_ne!(std::fs::read(home.dir().path_of(FILE)).unwrap(), first, "the twin lost what was sealed under it");
+    }
+
+    /// The power goes right after a home's root key was made and its fingerprint committed: the same key is there.
+    #[test]
+    fn a_root_key_is_durable_before_its_fingerprint() {
+        let survives = || {
+            let disk = Disk::ext4(64);
+            let home = Home::open(&disk.path().join("home")).unwrap();
+            RootKey::ensure(&home).unwrap();
+            let disk = disk.after_a_cut();
+            let home = Home::open(&disk.path().join("home")).unwrap();
+            home.read(|tx| Ok::<_, ServiceError>(store::setting(tx, FINGERPRINT)?)).unwrap().expect("it was committed");
+            home.read(|tx| RootKey::load(&home, tx)).map(drop)
+        };
+        survives().unwrap();
+        let lost = without(Protection::FileSync, survives).unwrap_err();
+        assert!(lost.message().contains("has not the 32 bytes"), "{lost}");
+    }
 }

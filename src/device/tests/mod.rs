@@ -8,6 +8,7 @@ mod latching;
 mod locking;
 mod mapping;
 mod model;
+mod power_cuts;
 mod volumes;
 mod zero_units;
 
@@ -57,7 +58,7 @@ fn memory_device(length: usize, size: SectorSize) -> CryptDevice<Arc<Memory>> {
 /// A home with a place for volumes.
 struct TestHome {
     #[expect(dead_code, reason = "removes the directory when dropped")]
-    base: tempfile::TempDir,
+    base: Option<tempfile::TempDir>,
     dir: HomeDir,
 }
 
@@ -70,7 +71,12 @@ impl TestHome {
         let base = tempfile::tempdir_in(place).unwrap();
         let dir = HomeDir::open(&base.path().join("home"), true).unwrap();
         dir.make_dir("volumes").unwrap();
-        Self { base, dir }
+        Self { base: Some(base), dir }
+    }
+
+    /// One that is there already.
+    fn at(path: &std::path::Path) -> Self {
+        Self { base: None, dir: HomeDir::open(path, false).unwrap() }
     }
 
     fn make(&self, id: &VolumeId, length: u64, format: Format) -> Result<Expected, DeviceError> {

@@ -1,5 +1,6 @@
 //! Making volume files.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use super::{DIRECTORY, Format, check_length, dir_error, header_error, locks, relative_path};
 use crate::device::storage::set_length;
 use crate::device::{DeviceError, DeviceErrorKind};
-use crate::dir::HomeDir;
+use crate::dir::{self, HomeDir};
 use crate::ids::VolumeId;
 use crate::luks2::{Header, KeyDigest, WrappedKey};
+use crate::twin::{self, Protection};
 use crate::units::SectorSize;
 
 /// What the header of a new encrypted volume says.
@@ -40,7 +42,7 @@ pub fn create(dir: &HomeDir, id: &VolumeId, length: u64, encryption: Option<NewE
     check_length(length)?;
     let format = encryption.as_ref().map_or(Format::Plain, |new| Format::Encrypted(new.sector_size));
     let name = relative_path(id, format);
-    let unfinished = format!("{name}{UNFINISHED}");
+    let unfinished = unfinished_name(&name);
     sweep(dir)?;
     remove_abandoned(dir, &unfinished, Duration::ZERO)?;
     if dir.exists(&name) {
@@ -51,24 +53,40 @@ pub fn create(dir: &HomeDir, id: &VolumeId, length: u64, encryption: Option<NewE
         let _owner = locks::own(&file, id)?;
         set_length(&file, format.file_length(length))?;
         if let Some(new) = encryption {
-            let header = Header::new(id.as_str(), new.sector_size, length, new.digest, new.wrapped_key);
-            let header = header.map_err(header_error)?;
-            file.write_all_at(&header.encode().map_err(header_error)?.concatenated(), 0)
-                .map_err(|error| DeviceError::io("cannot write the volume's header", error))?;
+            write_header(&file, id, length, new)?;
         }
-        file.sync_all().map_err(|error| DeviceError::io("cannot make the volume file durable", error))?;
-        renameat2(dir.as_fd(), unfinished.as_str(), dir.as_fd(), name.as_str(), RenameFlags::RENAME_NOREPLACE)
-            .map_err(|errno| match errno {
-                nix::errno::Errno::EEXIST => exists(id),
-                errno => DeviceError::io(format!("cannot rename {unfinished}"), errno.into()),
-            })?;
-        dir.sync_dir(DIRECTORY).map_err(dir_error)
+        dir::sync_file(&file).map_err(|error| DeviceError::io("cannot make the volume file durable", error))?;
+        publish(dir, id, &unfinished, &name)
     })();
     if outcome.is_err() {
         // The error to tell is the first one; what cannot be removed now is swept later.
         let _ = dir.remove_file(&unfinished);
     }
     outcome
+}
+
+fn unfinished_name(name: &str) -> String {
+    if twin::is_off(Protection::UnfinishedName) { name.to_owned() } else { format!("{name}{UNFINISHED}") }
+}
+
+fn write_header(file: &File, id: &VolumeId, length: u64, new: NewEncryption) -> Result<(), DeviceError> {
+    let header =
+        Header::new(id.as_str(), new.sector_size, length, new.digest, new.wrapped_key).map_err(header_error)?;
+    file.write_all_at(&header.encode().map_err(header_error)?.concatenated(), 0)
+        .map_err(|error| DeviceError::io("cannot write the volume's header", error))
+}
+
+/// Gives the whole file its name.
+fn publish(dir: &HomeDir, id: &VolumeId, unfinished: &str, name: &str) -> Result<(), DeviceError> {
+    if unfinished != name {
+        renameat2(dir.as_fd(), unfinished, dir.as_fd(), name, RenameFlags::RENAME_NOREPLACE).map_err(|errno| {
+            match errno {
+                nix::errno::Errno::EEXIST => exists(id),
+                errno => DeviceError::io(format!("cannot rename {unfinished}"), errno.into()),
+            }
+        })?;
+    }
+    dir.sync_dir(DIRECTORY).map_err(dir_error)
 }
 
 fn exists(id: &VolumeId) -> DeviceError {
@@ -106,4 +124,29 @@ fn remove_abandoned(dir: &HomeDir, name: &str, age: Duration) -> Result<(), Devi
         dir.remove_file(name).map_err(dir_error)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::volume::inspect;
+    use crate::twin::without;
+
+    /// Killed right after the file came to be: there is no volume of that name, and it can be made. The twin has half a
+    /// volume, which is taken for one.
+    #[test]
+    fn a_volume_that_is_being_made_is_not_there_yet() {
+        let remade = || {
+            let base = tempfile::tempdir().unwrap();
+            let dir = HomeDir::open(&base.path().join("home"), true).unwrap();
+            dir.make_dir(DIRECTORY).unwrap();
+            let id = VolumeId::random();
+            drop(dir.create_new(&unfinished_name(&relative_path(&id, Format::Plain))).unwrap());
+            let taken_for_one = inspect(&dir, &id).is_ok();
+            let made = create(&dir, &id, 1 << 20, None).map_err(|error| error.kind());
+            (taken_for_one, made)
+        };
+        assert_eq!(remade(), (false, Ok(())));
+        assert!(without(Protection::UnfinishedName, remade).0);
+    }
 }
