@@ -3,6 +3,7 @@
 use super::*;
 use crate::kms::RootKey;
 use crate::secret::SecretBytes;
+use crate::twin::{Protection, without};
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A home with a key and a ciphertext under it.
@@ -43,8 +44,38 @@ fn a_missing_wrong_cut_or_lax_file_is_named() {
     std::fs::write(&path, &good).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     assert!(complaint(&home, &blob).contains("can be read by others"));
+    // The twin goes on with a key that others have read.
+    without(Protection::Private, || decrypt(&root(&home), &blob, &context(&[]))).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(decrypt(&root(&home), &blob, &context(&[])).unwrap(), b"x");
+}
+
+/// Who follows a link takes whatever key its maker chose.
+#[test]
+fn a_link_in_the_place_of_the_file_is_not_followed() {
+    let (_base, home, blob) = sealed_home();
+    let path = home.dir().path_of("root.key");
+    let elsewhere = home.dir().path().parent().unwrap().join("elsewhere.key");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert_eq!(refusal(decrypt(&root(&home), &blob, &context(&[]))).0, "InternalFailure");
+    assert_eq!(without(Protection::NoFollow, || decrypt(&root(&home), &blob, &context(&[]))).unwrap(), b"x");
+}
+
+/// Without the fingerprint a key would be sealed under a root key that is not the home's, and lost when the right one is
+/// put back.
+#[test]
+fn nothing_is_sealed_under_another_homes_root_key() {
+    let (_base, home, _) = sealed_home();
+    let path = home.dir().path_of("root.key");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [1; 32]).unwrap();
+    let made = || kms::create_key(&root(&home), CreateKeyRequest::default());
+    assert!(refusal(made()).1.contains("is not this home's root key"));
+    let lost = without(Protection::Fingerprint, made).unwrap().key_metadata.key_id;
+    std::fs::write(&path, &good).unwrap();
+    let (code, message) = refusal(encrypt(&root(&home), &lost, b"x", &context(&[])));
+    assert_eq!((code, message.contains("is damaged")), ("InternalFailure", true), "{message}");
 }
 
 /// A crash after the file was made and before its fingerprint was committed: nothing is sealed under it yet.
