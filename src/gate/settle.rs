@@ -71,3 +71,59 @@ pub(super) fn finish_truncation(home: &Home) -> Result<(), ServiceError> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::without;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
+    /// Due once, an hour ago. Whoever does it waits a while for another who does it too.
+    const ONCE: Settler = Settler {
+        next_due: |tx| match store::setting(tx, "done")? {
+            Some(_) => Ok(None),
+            None => Ok(Some(store::clock(tx)?.now().after(jiff::SignedDuration::from_hours(-1)))),
+        },
+        settle_one: |tx, _| {
+            BEGUN.fetch_add(1, Ordering::SeqCst);
+            let deadline = Instant::now() + Duration::from_millis(500);
+            while BEGUN.load(Ordering::SeqCst) < 2 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(store::set_setting(tx, "done", "yes")?)
+        },
+    };
+
+    /// Two handles on one home, as two processes have them, settle at once: how often the due thing was begun.
+    fn begun_by_two(off: bool) -> usize {
+        BEGUN.store(0, Ordering::SeqCst);
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("home");
+        drop(Home::open(&path).unwrap());
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let home = Home::open(&path).unwrap();
+                    both.wait();
+                    if off {
+                        // One of them hears that the state changed under it; what it began is begun all the same.
+                        let _ = without(Protection::OneWriter, || settle(&home, &[ONCE]));
+                    } else {
+                        settle(&home, &[ONCE]).unwrap();
+                    }
+                });
+            }
+        });
+        BEGUN.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn of_two_processes_one_does_what_is_due() {
+        assert_eq!(begun_by_two(false), 1);
+        assert_eq!(begun_by_two(true), 2);
+    }
+}

@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 use crate::clock::{Clock, Time};
 use crate::dir::{DirError, HomeDir};
 use crate::secret::SecretBytes;
+use crate::twin::{self, Protection};
 
 use ballast::Ballast;
 
@@ -178,7 +179,12 @@ impl Home {
     /// Runs `body` as the only writer; its changes are durable when this returns `Ok`, and undone when `body` fails.
     pub fn write<T, E: From<StoreError>>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
         self.ballast.look();
-        self.transaction(TransactionBehavior::Immediate, body)
+        let behavior = if twin::is_off(Protection::OneWriter) {
+            TransactionBehavior::Deferred
+        } else {
+            TransactionBehavior::Immediate
+        };
+        self.transaction(behavior, body)
     }
 
     fn transaction<T, E: From<StoreError>>(
@@ -317,6 +323,11 @@ mod tests {
         drop(connection);
         let error = Home::open(&base.path().join("home")).unwrap_err();
         assert!(matches!(error, StoreError::NewerSchema { found, .. } if found == SCHEMA_VERSION + 1), "{error}");
+        // The twin writes into what it does not know.
+        twin::without(Protection::StateCheck, || {
+            let home = Home::open(&base.path().join("home")).unwrap();
+            home.write(|tx| set_setting(tx, "by an older program", "1")).unwrap();
+        });
         std::fs::write(&path, b"not a database, but long enough to be read as one".repeat(100)).unwrap();
         assert!(matches!(Home::open(&base.path().join("home")), Err(StoreError::NotOurs(_))));
     }
