@@ -43,6 +43,8 @@ protections! {
     latch,
     /// Opening takes the exclusive lock.
     owner_lock,
+    /// A header write waits for whoever reads the header.
+    header_lock,
     /// Opening checks the key against the digest.
     key_digest,
     /// Opening a latched volume drops its page cache.

@@ -136,6 +136,35 @@ fn a_full_disk_is_an_error_that_loses_nothing_and_passes() {
     }
 }
 
+/// A volume that fills its disk leaves room for the home's state, whose every operation writes. The twin takes the last block.
+#[test]
+fn a_volume_leaves_the_last_of_the_disk_to_others() {
+    let left = |protections: Protections| {
+        let disk = Mount::ext4(64);
+        let home = TestHome::below(&disk.at);
+        let id = VolumeId::random();
+        let expected = home.make(&id, GIB, Format::Plain).unwrap();
+        let volume = home.open(&id, expected, protections).unwrap();
+        for length in [MIB, 4096] {
+            let data = pattern(7, length);
+            let mut at = 512 * (MIB - length) as u64;
+            let error = loop {
+                match volume.write_at(at, &data) {
+                    Ok(()) => at += length as u64,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), DeviceErrorKind::NoSpace, "{error}");
+        }
+        volume.flush().unwrap();
+        let disk = nix::sys::statvfs::statvfs(&disk.at).unwrap();
+        disk.blocks_available() * disk.fragment_size()
+    };
+    let (kept, twin) = (left(Protections::ON), left(Protections { headroom: false, ..Protections::ON }));
+    assert!(kept >= 512 << 10, "{kept} bytes are left");
+    assert!(twin < 64 << 10, "{twin} bytes are left without it");
+}
+
 /// `KeepAllocated` keeps room: a write into such a range succeeds on a full disk. The twin punches, and does not.
 #[test]
 fn a_range_that_stays_allocated_can_be_written_on_a_full_disk() {

@@ -288,27 +288,39 @@ fn a_volume_grows_attached_or_not_and_never_shrinks() {
     }
 }
 
-/// A header write waits for whoever reads the header, as cryptsetup's own writes do.
+/// A header write waits for whoever reads the header, as cryptsetup's own writes do: a reader that holds the lock, as
+/// cryptsetup does around its reads of both copies, sees one header. Without it the header changes between its reads.
 #[test]
 fn a_header_write_waits_for_a_reader_of_the_header() {
     use nix::fcntl::{Flock, FlockArg};
-    let home = TestHome::new();
-    let id = VolumeId::random();
-    let expected = home.make(&id, GIB, ENCRYPTED).unwrap();
-    let volume = home.open(&id, expected, Protections::ON).unwrap();
-    let file = fs::File::open(home.dir.path_of(&volume::relative_path(&id, ENCRYPTED))).unwrap();
-    let reader = Flock::lock(file, FlockArg::LockSharedNonblock).expect("a reader is let in while the volume is open");
-    let grown = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            volume.grow(2 * GIB).unwrap();
-            grown.store(true, std::sync::atomic::Ordering::SeqCst);
+    let changes_under_the_reader = |protections: Protections| {
+        let home = TestHome::new();
+        let id = VolumeId::random();
+        let expected = home.make(&id, GIB, ENCRYPTED).unwrap();
+        let volume = home.open(&id, expected, protections).unwrap();
+        let file = fs::File::open(home.dir.path_of(&volume::relative_path(&id, ENCRYPTED))).unwrap();
+        let reader = Flock::lock(file, FlockArg::LockSharedNonblock).expect("readers are let in while it is open");
+        let header = |reader: &fs::File| {
+            let mut copies = vec![0; HEADER_BYTES];
+            reader.read_exact_at(&mut copies, 0).unwrap();
+            copies
+        };
+        let before = header(&reader);
+        let changed = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| volume.grow(2 * GIB).unwrap());
+            let deadline = std::time::Instant::now() + std::time::Duration::from_millis(500);
+            while !writer.is_finished() && std::time::Instant::now() < deadline {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let changed = header(&reader) != before;
+            drop(reader);
+            changed
         });
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        assert!(!grown.load(std::sync::atomic::Ordering::SeqCst));
-        drop(reader);
-    });
-    assert_eq!(volume.size(), 2 * GIB);
+        assert_eq!(volume.size(), 2 * GIB);
+        changed
+    };
+    assert!(!changes_under_the_reader(Protections::ON));
+    assert!(changes_under_the_reader(Protections { header_lock: false, ..Protections::ON }));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 
+use crate::device::protections::Protections;
 use crate::device::{DeviceError, DeviceErrorKind};
 use crate::ids::VolumeId;
 
@@ -73,6 +74,7 @@ pub(in crate::device) fn is_owned(file: &File) -> Result<bool, DeviceError> {
 #[derive(Debug)]
 pub(in crate::device) struct HeaderLock {
     lock: Flock<File>,
+    protections: Protections,
 }
 
 impl HeaderLock {
@@ -80,7 +82,7 @@ impl HeaderLock {
     ///
     /// # Errors
     /// [`DeviceErrorKind::Locked`] if somebody writes the header for longer than ten seconds.
-    pub(in crate::device) fn shared(file: &File) -> Result<Self, DeviceError> {
+    pub(in crate::device) fn shared(file: &File, protections: Protections) -> Result<Self, DeviceError> {
         let copy = file.try_clone().map_err(|error| DeviceError::io("cannot copy a descriptor", error))?;
         let mut candidate = Some(copy);
         let lock = patiently(|| {
@@ -90,7 +92,7 @@ impl HeaderLock {
                 errno
             })
         })?;
-        Ok(Self { lock })
+        Ok(Self { lock, protections })
     }
 
     /// Runs `write` while nobody else reads or writes the header.
@@ -101,6 +103,9 @@ impl HeaderLock {
         &self,
         write: impl FnOnce() -> Result<T, DeviceError>,
     ) -> Result<T, DeviceError> {
+        if !self.protections.header_lock() {
+            return write();
+        }
         patiently(|| self.lock.relock(FlockArg::LockExclusiveNonblock))?;
         let outcome = write();
         // Turning an exclusive lock into a shared one cannot be refused; should it be, the lock goes with the file.

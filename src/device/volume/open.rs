@@ -258,7 +258,7 @@ impl Opened {
     fn new(dir: &HomeDir, id: &VolumeId, name: &str, options: OpenOptions) -> Result<Self, DeviceError> {
         let file = dir.open_file(name, OFlag::O_RDWR).map_err(dir_error)?;
         let owner = options.protections.owner_lock().then(|| locks::own(&file, id)).transpose()?;
-        let header_lock = locks::HeaderLock::shared(&file)?;
+        let header_lock = locks::HeaderLock::shared(&file, options.protections)?;
         let latch = latch::LatchFile::new(dir, name)?;
         let mut was_latched = dir.exists(&latch::relative_path(name));
         // A process that died before its next flush left a failure that nobody has heard of yet: we hear it here, once.

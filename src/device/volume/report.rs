@@ -6,6 +6,7 @@ use nix::fcntl::OFlag;
 
 use super::open::Expected;
 use super::{Format, Found, find, latch, locks, relative_path};
+use crate::device::protections::Protections;
 use crate::device::{DeviceError, DeviceErrorKind};
 use crate::dir::HomeDir;
 use crate::ids::VolumeId;
@@ -40,7 +41,7 @@ pub fn inspect(dir: &HomeDir, id: &VolumeId) -> Result<Inspection, DeviceError> 
     let metadata = file.metadata().map_err(fail)?;
     let attached = locks::is_owned(&file)?;
     let header = if encrypted {
-        let _lock = locks::HeaderLock::shared(&file)?;
+        let _lock = locks::HeaderLock::shared(&file, Protections::ON)?;
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(HEADER_BYTES);
         let mut area = vec![0; length];
         file.read_exact_at(&mut area, 0).map_err(fail)?;
