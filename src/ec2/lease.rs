@@ -89,6 +89,10 @@ mod tests {
         let (one, other) = (VolumeId::random(), VolumeId::random());
         let held = Lease::take(&home, &one).unwrap();
         assert!(Lease::try_take(&home, &one).unwrap().is_none());
+        assert!(
+            twin::without(Protection::Lease, || Lease::try_take(&home, &one).unwrap()).is_some(),
+            "the twin has two"
+        );
         assert!(Lease::try_take(&home, &other).unwrap().is_some());
         drop(held);
         assert!(Lease::try_take(&home, &one).unwrap().is_some());

@@ -196,6 +196,46 @@ fn a_wrapped_key_moved_into_another_header_does_not_open() {
     assert_ne!(&noise, b"belongs to one", "the twin serves the volume under the wrong key");
 }
 
+/// Every operation refuses another account's principal before it looks for the volume. Without the check he may do
+/// whatever the owner may.
+#[test]
+fn principals_of_other_accounts_may_nothing() {
+    let scene = Scene::new();
+    let foreign = Principal::Root("210987654321".parse().unwrap());
+    let call = scene.call().by(foreign);
+    let attempts = |id: &VolumeId| -> Vec<(&str, Result<(), ServiceError>)> {
+        let volume_id = id.to_string();
+        let create = CreateVolumeRequest { size: Some(1), ..CreateVolumeRequest::default() };
+        let attach = AttachVolumeRequest { volume_id: volume_id.clone(), dry_run: Some(true), ..Default::default() };
+        let detach = DetachVolumeRequest { volume_id: volume_id.clone(), dry_run: Some(true), ..Default::default() };
+        let delete = DeleteVolumeRequest { volume_id: volume_id.clone(), ..Default::default() };
+        vec![
+            ("create", create_volume(&call, create).map(drop)),
+            ("describe", describe_volumes(&call, DescribeVolumesRequest::default()).map(drop)),
+            ("attach", attach_volume(&call, attach).map(drop)),
+            ("detach", detach_volume(&call, detach).map(drop)),
+            ("inspect", inspect(&call, &volume_id).map(drop)),
+            ("open", open(&call, &volume_id, Access::Write).map(drop)),
+            ("verify", verify(&call, &volume_id, &mut |_| ()).map(drop)),
+            ("delete", delete_volume(&call, delete).map(drop)),
+        ]
+    };
+    let id = scene.encrypted_volume();
+    for (what, outcome) in attempts(&id) {
+        assert_eq!(outcome.unwrap_err().code(), "UnauthorizedOperation", "{what}");
+    }
+    assert_eq!((scene.row(&id).map(|row| row.state), scene.files()), (Some(State::Available), 1));
+    for (what, outcome) in without(Protection::Policy, || attempts(&id)) {
+        match what {
+            // Here the twin gets as far as the answer to a dry run, or to what the volume's state allows.
+            "attach" => assert_eq!(outcome.unwrap_err().code(), "DryRunOperation"),
+            "detach" => assert_eq!(outcome.unwrap_err().code(), "IncorrectState"),
+            _ => outcome.unwrap_or_else(|error| panic!("{what}: {error}")),
+        }
+    }
+    assert_eq!(scene.row(&id), None, "the twin lost its volume to a stranger");
+}
+
 /// The digest stops a key that KMS gave for another volume's blob, whatever the token says.
 #[test]
 fn a_refusal_by_kms_is_the_callers_to_see() {
