@@ -45,6 +45,41 @@ fn a_home_made_by_a_newer_schema_is_left_alone() {
     home.json(&format!("kms describe-key --key-id {cmk}"));
 }
 
+/// A state of no bytes, as a crash of another file system or a slip with `>` leaves it: it is not taken for a new home, whose
+/// keys would not be the old ones.
+#[test]
+fn an_empty_state_is_refused_and_not_replaced() {
+    let (home, cmk) = home();
+    let database = home.path().join("state.db");
+    let whole = fs::read(&database).unwrap();
+    let aside = |name: &str| (home.path().join(name), home.scratch().join(name));
+    for name in ["state.db-wal", "state.db-shm"] {
+        let (from, to) = aside(name);
+        fs::rename(from, to).unwrap();
+    }
+    for empty in [true, false] {
+        if empty {
+            fs::write(&database, "").unwrap()
+        } else {
+            fs::remove_file(&database).unwrap()
+        }
+        refused(&home, &cmk, &[if empty { "state.db is empty" } else { "state.db is missing" }, "root.key", "backup"]);
+        assert_eq!(fs::metadata(&database).ok().map(|found| found.len()), empty.then_some(0));
+    }
+    fs::write(&database, whole).unwrap();
+    for name in ["state.db-wal", "state.db-shm"] {
+        let (to, from) = aside(name);
+        fs::copy(from, to).unwrap();
+    }
+    home.json(&format!("kms describe-key --key-id {cmk}"));
+    // The twin: where nothing needs the state, it is made.
+    let fresh = Home::new();
+    fs::create_dir_all(fresh.path()).unwrap();
+    fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(fresh.path().join("state.db"), "").unwrap();
+    fresh.json("kms create-key");
+}
+
 #[test]
 fn a_read_only_home_is_refused_with_the_reason() {
     let disk = SmallFs::ext4(64);

@@ -193,3 +193,45 @@ fn witness(dir: &HomeDir) -> Option<String> {
 fn state_missing(dir: &HomeDir, found: &'static str, witness: String) -> StoreError {
     StoreError::StateMissing { state: dir.path_of(FILE).display().to_string(), found, witness }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite says `unable to open database file` for all of these; what the user must do is not the same.
+    #[test]
+    fn the_systems_reason_decides_what_is_said() {
+        let told = |errno: Errno| {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), None);
+            by_errno(errno, error).to_string()
+        };
+        for (errno, word) in [
+            (Errno::ENOSPC, "is full"),
+            (Errno::EDQUOT, "is full"),
+            (Errno::EMFILE, "too many open files"),
+            (Errno::ENFILE, "too many open files"),
+            (Errno::EROFS, "cannot be written"),
+            (Errno::EACCES, "cannot be written"),
+            (Errno::EPERM, "cannot be written"),
+            (Errno::EIO, "cannot be opened"),
+        ] {
+            assert!(told(errno).contains(word), "{errno}: {}", told(errno));
+        }
+        assert!(without_sqlite(&io::Error::from(Errno::EIO)).is_none(), "the error itself says more");
+        assert!(matches!(without_sqlite(&io::Error::from(Errno::ENOSPC)), Some(StoreError::Full(_))));
+    }
+
+    /// A real one, through SQLite: the log's index cannot be made in a directory that was put in its place.
+    #[test]
+    fn the_reason_comes_from_the_connection() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = HomeDir::open(&base.path().join("home"), true).unwrap();
+        drop(open(&dir).unwrap());
+        for part in ["state.db-wal", "state.db-shm"] {
+            let _ = std::fs::remove_file(dir.path_of(part));
+        }
+        std::fs::create_dir(dir.path_of("state.db-wal")).unwrap();
+        let error = open(&dir).unwrap_err();
+        assert!(matches!(error, StoreError::CannotOpen(_)), "{error}: {error:?}");
+    }
+}

@@ -332,6 +332,29 @@ mod tests {
         assert!(matches!(Home::open(&base.path().join("home")), Err(StoreError::NotOurs(_))));
     }
 
+    /// The twin makes a new state in the place of the lost one, and nothing that was sealed before opens any more.
+    #[test]
+    fn a_lost_state_is_not_made_anew() {
+        for lost in ["empty", "missing"] {
+            let (base, home) = temporary();
+            drop(home.dir().create_new("root.key").unwrap());
+            home.write(|tx| set_setting(tx, "a", "1")).unwrap();
+            let path = home.dir().path_of("state.db");
+            drop(home);
+            for part in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{part}", path.display()));
+            }
+            if lost == "empty" {
+                std::fs::write(&path, "").unwrap();
+            }
+            let open = || Home::open(&base.path().join("home"));
+            let error = open().unwrap_err();
+            assert!(matches!(error, StoreError::StateMissing { found, .. } if found == lost), "{error}");
+            let anew = twin::without(Protection::StateCheck, open).unwrap();
+            assert_eq!(anew.read(|tx| setting(tx, "a")).unwrap(), None);
+        }
+    }
+
     #[test]
     fn the_clock_moves_for_every_process() {
         let (base, home) = temporary();
