@@ -42,9 +42,14 @@ fn a_killed_exporter_is_noticed_and_loses_nothing_that_was_flushed() {
     eventually("the client of a killed exporter ends", || matches!(storm.try_wait(), Ok(Some(_))));
 
     // The volume is free again, and the program says what became of it.
-    let output = scene.home.run(["ec2", "detach-volume", "--volume-id", &scene.volume]);
-    assert!(both(&output).contains(&scene.volume), "{}", both(&output));
-    assert!(!both(&output).contains("panicked"), "{}", both(&output));
+    let said = scene.home.refused(254, &["ec2", "detach-volume", "--volume-id", &scene.volume]);
+    let note = format!("the exporter of volume {} (process {}) ended without a detach", scene.volume, exporters[0]);
+    assert!(said.contains(&format!("blockseal: note: {note}; what was flushed is on disk")), "{said}");
+    assert!(said.contains("(IncorrectState) when calling the DetachVolume operation"), "{said}");
+    // The twin: an exporter that was detached is not reported.
+    scene.attach();
+    let detached = scene.home.run(["ec2", "detach-volume", "--volume-id", &scene.volume]);
+    assert!(detached.status.success() && detached.stderr.is_empty(), "{}", both(&detached));
     let uri = scene.attach();
     io_works(&uri, &["read -P 0x41 0 8M", "read -P 0x42 1000M 4M", "write -P 0x43 0 4k", "flush", "read -P 0x43 0 4k"]);
     scene.detach();
@@ -88,9 +93,68 @@ fn a_file_that_was_cut_short_gives_errors_and_not_zeros() {
     assert_eq!(scene.home.processes(), exporter, "the exporter survived");
     let output = scene.home.run(["ec2", "detach-volume", "--volume-id", &scene.volume]);
     assert!(!both(&output).contains("panicked"), "{}", both(&output));
-    let attached = scene.home.run(["ec2", "attach-volume", "--volume-id", &scene.volume]);
-    assert!(!attached.status.success(), "a file that is too short is attached");
-    assert!(!both(&attached).contains("panicked"), "{}", both(&attached));
+    let said = scene.home.refused(255, &["ec2", "attach-volume", "--volume-id", &scene.volume]);
+    let wanted =
+        format!("the file of volume {} has 25165824 bytes and should have 1090519040: it was cut short", scene.volume);
+    assert!(said.contains(&wanted) && !said.contains("panicked"), "{said}");
+    // The twin: at its old length it is attached; what was cut off is lost, what lies before is there.
+    file.set_len((16 << 20) + (1 << 30)).unwrap();
+    let uri = scene.attach();
+    io_works(&uri, &["read -P 0x61 0 8M"]);
+    scene.detach();
+}
+
+/// The volume itself fills the disk that holds it and its home. Looking, detaching and deleting, which all write, still work,
+/// and give the room back. Without the room that the home keeps for itself they fail.
+#[test]
+fn a_disk_that_a_volume_filled_locks_nobody_out() {
+    for kept in [true, false] {
+        let disk = SmallFs::ext4(64);
+        let mut home = Home::new();
+        home.move_to(&disk.path().join("home"));
+        let scene = Scene::in_home(home, &[]);
+        let uri = scene.attach();
+        let full = io(&uri, &["write -P 0x52 0 400M", "flush"]);
+        assert!(both(&full).contains("No space left"), "{}", both(&full));
+        // Somebody else takes what the volume leaves, to the last block.
+        let mut files = 0;
+        let mut fill = |size: usize| {
+            while fs::write(disk.path().join(format!("filler-{files}")), vec![1; size]).is_ok() {
+                files += 1;
+            }
+            files += 1;
+        };
+        fill(64 << 10);
+        fill(1);
+        let ballast = scene.home.path().join("ballast");
+        assert_eq!(crate::harness::mount::allocated(&ballast), 1 << 20);
+        if !kept {
+            fs::OpenOptions::new().write(true).open(&ballast).unwrap().set_len(0).unwrap();
+            tool("sync").arg("-f").arg(disk.path()).status().unwrap();
+            fill(64 << 10);
+            fill(1);
+        }
+        let volume = scene.volume.as_str();
+        let outcome = [
+            vec!["ec2", "create-volume", "--size", "1"],
+            vec!["ec2", "describe-volumes"],
+            vec!["volume", "inspect", volume],
+            vec!["ec2", "describe-volumes"],
+            vec!["ec2", "detach-volume", "--volume-id", volume],
+            vec!["ec2", "describe-volumes", "--volume-ids", volume],
+            vec!["ec2", "delete-volume", "--volume-id", volume],
+        ]
+        .map(|arguments| scene.home.run(arguments));
+        let said: Vec<_> = outcome.iter().map(both).collect();
+        assert!(!said.iter().any(|said| said.contains("panicked")), "{said:?}");
+        assert!(!outcome[0].status.success() && said[0].contains("full"), "{}", said[0]);
+        let worked = outcome[1..].iter().all(|output| output.status.success());
+        assert_eq!(worked, kept, "{said:?}");
+        if kept {
+            assert!(!scene.file().exists());
+            scene.home.json("ec2 create-volume --size 1");
+        }
+    }
 }
 
 #[test]
