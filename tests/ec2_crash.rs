@@ -3,6 +3,7 @@
 //! The states that a kill can leave are also tested one by one beside the code that repairs them, each with its twin; here
 //! the program itself is killed, at times spread over its run.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -158,4 +159,189 @@ fn an_import_that_is_killed_can_be_repeated() {
     home.json(&format!("volume import {} image", scene.volume));
     let back = home.run(["volume", "read", &scene.volume, "--length", "16M"]).stdout;
     assert!(back == image, "the image is whole");
+}
+
+/// Bytes of each slot of a volume that the storm writes.
+const SLOT: usize = 64 << 10;
+const SLOTS: usize = 8;
+
+/// What a storm knows of a volume: for each slot the bytes that each of its units may be filled with. One, once a write was
+/// acknowledged; more while writes were killed since.
+type Slots = [Vec<u8>; SLOTS];
+
+/// One home in which commands and exporters are killed at random, and what of it must be there afterwards.
+struct Storm {
+    scene: Scene,
+    volumes: BTreeMap<String, Slots>,
+    /// How long each command takes when it is left alone.
+    whole: BTreeMap<&'static str, Duration>,
+    random: u64,
+}
+
+impl Storm {
+    /// Knuth's MMIX generator: the same storm every time, but for the machine's own timing.
+    fn below(&mut self, bound: usize) -> usize {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.random >> 33).unwrap() % bound
+    }
+
+    /// Runs `command`, and kills it at some time if `kill` says so; whether it ended by itself and well.
+    fn run(&mut self, name: &'static str, command: &mut Command, kill: bool) -> bool {
+        if !kill {
+            let began = Instant::now();
+            let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success();
+            self.whole.insert(name, began.elapsed());
+            return done;
+        }
+        let whole = self.whole.get(name).copied().unwrap_or(Duration::from_millis(300));
+        let part = u32::try_from(self.below(110)).unwrap();
+        killed(command, whole, part, 100);
+        false
+    }
+
+    fn round(&mut self, round: usize) {
+        let ids: Vec<String> = self.volumes.keys().cloned().collect();
+        let kill = self.below(4) != 0;
+        let id = ids.get(self.below(ids.len().max(1))).cloned().unwrap_or_default();
+        let home = |storm: &Self, arguments: &[&str]| storm.scene.home.command(arguments);
+        let cmk = self.scene.cmk.clone();
+        let byte = u8::try_from(round % 250 + 1).unwrap();
+        match if ids.len() < 2 { 0 } else { self.below(9) } {
+            0 => {
+                let mut create =
+                    home(self, &["ec2", "create-volume", "--size", "1", "--encrypted", "--kms-key-id", &cmk]);
+                self.run("create", &mut create, kill);
+            }
+            1 | 2 => {
+                let mut attach = home(self, &["ec2", "attach-volume", "--volume-id", &id]);
+                self.run("attach", &mut attach, kill);
+            }
+            3 => {
+                let mut detach = home(self, &["ec2", "detach-volume", "--volume-id", &id]);
+                self.run("detach", &mut detach, kill);
+            }
+            4 | 5 => {
+                let slot = self.below(SLOTS);
+                std::fs::write(self.scene.home.scratch().join("data"), vec![byte; SLOT]).unwrap();
+                let offset = (slot * SLOT).to_string();
+                let mut write = home(self, &["volume", "write", &id, "--offset", &offset, "--file", "data"]);
+                let done = self.run("write", &mut write, kill);
+                self.written(&id, slot, byte, done);
+            }
+            6 => {
+                std::fs::write(self.scene.home.scratch().join("image"), vec![byte; SLOT * SLOTS]).unwrap();
+                let mut import = home(self, &["volume", "import", &id, "image"]);
+                let done = self.run("import", &mut import, kill);
+                (0..SLOTS).for_each(|slot| self.written(&id, slot, byte, done));
+            }
+            7 => {
+                let mut delete = home(self, &["ec2", "delete-volume", "--volume-id", &id]);
+                self.run("delete", &mut delete, kill);
+                // It may be gone; what is there is found again by the next look.
+                self.volumes.remove(&id).unwrap();
+                let listed = volumes(&self.scene.home);
+                assert!(kill || listed.iter().all(|one| one["VolumeId"] != id.as_str() || one["State"] == "in-use"));
+                if listed.iter().any(|one| one["VolumeId"] == id.as_str()) {
+                    self.volumes.insert(id.clone(), self.read(&id));
+                }
+            }
+            _ => {
+                for pid in self.scene.home.processes() {
+                    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+                }
+                eventually("the exporters are gone", || self.scene.home.processes().is_empty());
+            }
+        }
+    }
+
+    fn written(&mut self, id: &str, slot: usize, byte: u8, acknowledged: bool) {
+        let slot = &mut self.volumes.get_mut(id).unwrap()[slot];
+        if acknowledged {
+            slot.clear();
+        }
+        slot.push(byte);
+    }
+
+    /// What is there now, as far as a unit is one byte over and over.
+    fn read(&self, id: &str) -> Slots {
+        let output = self.scene.home.run(["volume", "read", id, "--length", &(SLOT * SLOTS).to_string()]);
+        assert!(output.status.success(), "{}", both(&output));
+        std::array::from_fn(|slot| {
+            let mut found: Vec<u8> = Vec::new();
+            for unit in output.stdout[slot * SLOT..][..SLOT].chunks(512) {
+                assert!(unit.iter().all(|byte| *byte == unit[0]), "a unit of {id} is torn");
+                if !found.contains(&unit[0]) {
+                    found.push(unit[0]);
+                }
+            }
+            found
+        })
+    }
+
+    /// After one more command nothing is left over, and what was acknowledged is there.
+    fn check(&mut self, round: usize) {
+        let home = &self.scene.home;
+        let mut listed = Vec::new();
+        // An exporter whose starter was killed before it served ends by itself.
+        eventually("every volume is attached by a process or free of any", || {
+            listed = volumes(home);
+            let attached = listed.iter().filter(|one| one["State"] == "in-use").count();
+            listed.iter().all(|one| one["State"] == "available" || one["Attachments"][0]["State"] == "attached")
+                && home.processes().len() == attached
+        });
+        let ids = |state: &str| -> Vec<String> {
+            let of = listed.iter().filter(|one| state.is_empty() || one["State"] == state);
+            of.map(|one| one["VolumeId"].as_str().unwrap().to_owned()).collect()
+        };
+        let names = |folder: &std::path::Path| -> Vec<String> {
+            let entries = std::fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        let files = ids("").iter().map(|id| format!("{id}.luks")).collect();
+        assert_eq!(names(&home.path().join("volumes")), sorted(files), "round {round}");
+        let sockets = ids("in-use").iter().flat_map(|id| [format!("{id}.ctl"), format!("{id}.sock")]).collect();
+        let mut found = names(&home.path().join("run"));
+        found.retain(|name| name != "leases" && !name.ends_with(".log"));
+        assert_eq!(found, sorted(sockets), "round {round}");
+        assert_eq!(grants(home, &self.scene.cmk).as_array().unwrap().len(), ids("in-use").len(), "round {round}");
+        assert!(!names(&home.scratch()).iter().any(|name| name.contains(".part")), "round {round}");
+        for id in ids("") {
+            let found = self.read(&id);
+            let known = self.volumes.entry(id.clone()).or_insert_with(|| std::array::from_fn(|_| vec![0]));
+            for (slot, bytes) in found.iter().enumerate() {
+                let may_be = &known[slot];
+                assert!(bytes.iter().all(|byte| may_be.contains(byte)), "round {round}, {id}, slot {slot}: {bytes:?}");
+            }
+        }
+        let listed = ids("");
+        assert!(self.volumes.keys().all(|id| listed.contains(id)), "round {round}: {listed:?} of {:?}", self.volumes);
+    }
+}
+
+/// Any command, and any exporter, is killed at any moment, one after another in the same home.
+#[test]
+fn a_storm_of_kills_leaves_nothing_over_and_loses_nothing_flushed() {
+    let scene = Scene::new();
+    let volumes = [(scene.volume.clone(), std::array::from_fn(|_| vec![0]))].into();
+    let mut storm = Storm { scene, volumes, whole: BTreeMap::new(), random: 7 };
+    for round in 0..if full() { 400 } else { 40 } {
+        storm.round(round);
+        storm.check(round);
+    }
+    let home = &storm.scene.home;
+    for one in self::volumes(home) {
+        let id = one["VolumeId"].as_str().unwrap();
+        home.text(&format!("volume verify {id}"));
+        if one["State"] == "in-use" {
+            home.json(&format!("ec2 detach-volume --volume-id {id}"));
+        }
+        home.json(&format!("ec2 delete-volume --volume-id {id}"));
+    }
+    assert_eq!((home.processes(), grants(home, &storm.scene.cmk)), (vec![], json!([])), "every lock could be had");
 }
