@@ -204,6 +204,7 @@ impl Normaliser {
                             json!("Jan 2, 2026 3:04:05 AM")
                         }
                         "creationDate" | "eventTime" => json!("2026-01-02T03:04:05Z"),
+                        "createTime" | "attachTime" if field.is_i64() => json!(1_767_323_045_000_i64),
                         "userAgent" if field.as_str().is_some_and(|text| text.starts_with("blockseal/")) => {
                             json!("blockseal/0.0.0")
                         }
@@ -233,12 +234,67 @@ impl Normaliser {
     }
 }
 
-/// `fixtures/trail/kms/NAME.json` is the record of each kind that KMS and CloudTrail leave. `SNAPSHOTS=overwrite` writes them anew; look at the difference.
-#[test]
-fn every_kind_of_record_is_as_its_fixture() {
-    let (_base, home) = temporary();
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/trail/kms");
-    let records = one_of_each(&home);
+/// One record of every kind that EC2 leaves, made by the program, because only it can start an exporter.
+fn one_of_each_of_ec2() -> Vec<(&'static str, Value)> {
+    let home = crate::harness::Home::new();
+    let user = "--principal arn:aws:iam::123456789012:user/ops/alice";
+    let run = |line: &str| home.json(&format!("{user} {line}"));
+    let key = run("kms create-key")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let mut records = Vec::new();
+    let mut ids: Vec<(String, &str)> = Vec::new();
+    let mut keep = |kind: &'static str, ids: &[(String, &str)]| {
+        let name = match kind.split('-').next().unwrap() {
+            "create" => "CreateVolume",
+            "describe" => "DescribeVolumes",
+            "attach" => "AttachVolume",
+            "detach" => "DetachVolume",
+            _ => "DeleteVolume",
+        };
+        let found = home.json(&format!(
+            "cloudtrail lookup-events --lookup-attributes AttributeKey=EventName,AttributeValue={name} --max-results 1"
+        ));
+        let mut text = found["Events"][0]["CloudTrailEvent"].as_str().unwrap().to_owned();
+        for (random, fixed) in ids {
+            text = text.replace(random, fixed);
+        }
+        records.push((kind, serde_json::from_str(&text).unwrap()));
+    };
+
+    let made = run(&format!(
+        "ec2 create-volume --size 1 --volume-type gp3 --encrypted --kms-key-id {key} --availability-zone us-east-1a \
+         --db-instance-resource-id db-CQYSMDPBRZ7BPMH7Y3RTDG5QY --client-token once \
+         --tag-specifications ResourceType=volume,Tags=[{{Key=team,Value=db}}]"
+    ));
+    let volume = made["VolumeId"].as_str().unwrap().to_owned();
+    ids.push((volume.clone(), VOLUME));
+    keep("create-volume", &ids);
+    home.refused(254, &format!("{user} ec2 create-volume --size 0").split(' ').collect::<Vec<_>>());
+    keep("create-volume-invalid", &ids);
+    run(&format!("ec2 describe-volumes --volume-ids {volume} --filters Name=status,Values=available,in-use"));
+    keep("describe-volumes", &ids);
+    let attached = run(&format!("ec2 attach-volume --volume-id {volume} --device /dev/sdf"));
+    ids.push((attached["InstanceId"].as_str().unwrap().to_owned(), "i-0123456789abcdef0"));
+    keep("attach-volume", &ids);
+    home.refused(254, &format!("{user} ec2 delete-volume --volume-id {volume}").split(' ').collect::<Vec<_>>());
+    keep("delete-volume-in-use", &ids);
+    home.refused(
+        254,
+        &format!("{user} ec2 detach-volume --volume-id {volume} --dry-run").split(' ').collect::<Vec<_>>(),
+    );
+    keep("detach-volume-dry-run", &ids);
+    run(&format!("ec2 detach-volume --volume-id {volume}"));
+    keep("detach-volume", &ids);
+    run(&format!("kms disable-key --key-id {key}"));
+    home.refused(254, &format!("{user} ec2 attach-volume --volume-id {volume}").split(' ').collect::<Vec<_>>());
+    keep("attach-volume-revoked-key", &ids);
+    run(&format!("ec2 delete-volume --volume-id {volume}"));
+    keep("delete-volume", &ids);
+    records
+}
+
+/// Compares records with `fixtures/trail/FOLDER/NAME.json`. `SNAPSHOTS=overwrite` writes them anew; look at the difference.
+fn compare(folder: &str, records: Vec<(&'static str, Value)>) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/trail").join(folder);
     let mut names: Vec<_> = records.iter().map(|(name, _)| format!("{name}.json")).collect();
     for (name, record) in records {
         let normal = serde_json::to_string_pretty(&Normaliser::default().value(&record)).unwrap() + "\n";
@@ -251,6 +307,26 @@ fn every_kind_of_record_is_as_its_fixture() {
     files.sort();
     names.sort();
     assert_eq!(files, names, "every fixture is the record of something");
+}
+
+/// The record of each kind that KMS and CloudTrail leave.
+#[test]
+fn every_kind_of_record_is_as_its_fixture() {
+    let (_base, home) = temporary();
+    compare("kms", one_of_each(&home));
+}
+
+/// The record of each kind that EC2 leaves, with the schema of all records.
+#[test]
+fn every_kind_of_ec2_record_is_as_its_fixture_and_follows_the_schema() {
+    let records = one_of_each_of_ec2();
+    for (name, record) in &records {
+        assert_eq!(faults(record), Vec::<String>::new(), "{name}");
+        assert!(record.get("resources").is_none(), "EC2's records have no such field: {name}");
+        let code = record["errorCode"].as_str().unwrap_or("Client.");
+        assert!(code.starts_with("Client."), "{name}: {code}");
+    }
+    compare("ec2", records);
 }
 
 /// The fields of a record in their order, with the type of each and whether it may be missing.
