@@ -161,6 +161,28 @@ fn an_import_that_is_killed_can_be_repeated() {
     assert!(back == image, "the image is whole");
 }
 
+/// An export that is killed leaves no plaintext behind, in no file of any name.
+#[test]
+fn an_export_that_is_killed_leaves_nothing() {
+    let scene = Scene::new();
+    let home = &scene.home;
+    std::fs::write(home.scratch().join("data"), vec![7; 16 << 20]).unwrap();
+    home.text(&format!("volume write {} --file data", scene.volume));
+    std::fs::remove_file(home.scratch().join("data")).unwrap();
+    let export = || home.command(["volume", "export", &scene.volume, "out"]);
+    let files = || std::fs::read_dir(home.scratch()).unwrap().count();
+    let whole = duration(&mut export());
+    // The twin: left alone it leaves the image.
+    assert_eq!(files(), 1);
+    std::fs::remove_file(home.scratch().join("out")).unwrap();
+    let rounds = if full() { 50 } else { 8 };
+    for round in 0..rounds {
+        killed(&mut export(), whole, round, rounds);
+        let _ = std::fs::remove_file(home.scratch().join("out"));
+        assert_eq!(files(), 0, "round {round}");
+    }
+}
+
 /// Bytes of each slot of a volume that the storm writes.
 const SLOT: usize = 64 << 10;
 const SLOTS: usize = 8;
@@ -206,7 +228,7 @@ impl Storm {
         let home = |storm: &Self, arguments: &[&str]| storm.scene.home.command(arguments);
         let cmk = self.scene.cmk.clone();
         let byte = u8::try_from(round % 250 + 1).unwrap();
-        match if ids.len() < 2 { 0 } else { self.below(9) } {
+        match if ids.len() < 2 { 0 } else { self.below(10) } {
             0 => {
                 let mut create =
                     home(self, &["ec2", "create-volume", "--size", "1", "--encrypted", "--kms-key-id", &cmk]);
@@ -244,6 +266,10 @@ impl Storm {
                 if listed.iter().any(|one| one["VolumeId"] == id.as_str()) {
                     self.volumes.insert(id.clone(), self.read(&id));
                 }
+            }
+            8 => {
+                let mut export = home(self, &["volume", "export", &id, "out", "--overwrite"]);
+                self.run("export", &mut export, kill);
             }
             _ => {
                 for pid in self.scene.home.processes() {

@@ -1,13 +1,16 @@
 //! Files that the program makes for its user. They hold plaintext, so they are readable by their owner alone, and nothing
-//! takes the place of an older file before it is whole and durable.
+//! takes the place of an older file before it is whole and durable. Until then a file has no name, where the file system can
+//! do that (open(2), `O_TMPFILE`): a command that is killed leaves no plaintext behind.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
+use nix::unistd::linkat;
 
 use crate::cli::CliError;
 
@@ -21,6 +24,8 @@ pub(super) struct Made {
 /// Where the bytes go until they are all there, beside the name that they are for.
 struct Sibling {
     temporary: PathBuf,
+    /// Whether the file has that name yet.
+    named: bool,
     target: PathBuf,
     overwrite: bool,
 }
@@ -73,8 +78,11 @@ impl Made {
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(CliError::machine)?;
         let temporary = folder.join(format!(".blockseal-{:016x}.part", u64::from_be_bytes(name)));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?;
-        Ok(Self { file, sibling: Some(Sibling { temporary, target, overwrite }) })
+        let (file, named) = match nameless(&folder) {
+            Some(file) => (file, false),
+            None => (OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(fail)?, true),
+        };
+        Ok(Self { file, sibling: Some(Sibling { temporary, named, target, overwrite }) })
     }
 
     /// Where to write.
@@ -87,7 +95,7 @@ impl Made {
     /// # Errors
     /// If the disk fails, or a file has come to that name in the meantime. Then nothing is left.
     pub(super) fn keep(mut self) -> Result<(), CliError> {
-        let Some(sibling) = &self.sibling else {
+        let Some(sibling) = &mut self.sibling else {
             // Only a block device can be synced, and only there it means something.
             if self.file.metadata()?.file_type().is_block_device() {
                 self.file.sync_all()?;
@@ -95,7 +103,7 @@ impl Made {
             return Ok(());
         };
         self.file.sync_all()?;
-        sibling.publish().map_err(|error| {
+        sibling.publish(&self.file).map_err(|error| {
             CliError::machine(format!("cannot put the file at {}: {error}", sibling.target.display()))
         })?;
         if let Some(sibling) = self.sibling.take() {
@@ -108,14 +116,35 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if let Some(sibling) = &self.sibling {
+        if let Some(sibling) = &self.sibling
+            && sibling.named
+        {
             let _ = fs::remove_file(&sibling.temporary);
         }
     }
 }
 
+/// A new file in `folder` without a name; `None` if it could not be given one later.
+fn nameless(folder: &Path) -> Option<File> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder).ok()?;
+    Path::new(&path_of(&file)).exists().then_some(file)
+}
+
+/// What an open file is called when it has no name (open(2), `O_TMPFILE`).
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
 impl Sibling {
-    fn publish(&self) -> io::Result<()> {
+    fn publish(&mut self, file: &File) -> io::Result<()> {
+        if !self.named {
+            let name = if self.overwrite { &self.temporary } else { &self.target };
+            linkat(AT_FDCWD, path_of(file).as_str(), AT_FDCWD, name, AtFlags::AT_SYMLINK_FOLLOW)?;
+            if !self.overwrite {
+                return Ok(());
+            }
+            self.named = true;
+        }
         if self.overwrite {
             return fs::rename(&self.temporary, &self.target);
         }
@@ -153,8 +182,8 @@ mod tests {
         let made = Made::new(&path, true, home).unwrap();
         made.file().write_all(b"half of the n").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        let part = folder.path().join(&names(folder.path())[0]);
-        assert_eq!(fs::metadata(part).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(folder.path()), ["image"], "a kill here leaves no part of the new one");
+        assert_eq!(made.file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         drop(made);
         assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"old".to_vec(), vec!["image".to_owned()]));
 
@@ -189,5 +218,25 @@ mod tests {
         made.keep().unwrap();
         assert!(link.is_symlink());
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    /// Where a file cannot be without a name, it has another one than its own until it is whole.
+    #[test]
+    fn a_file_system_without_nameless_files_gets_a_sibling() {
+        for overwrite in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, part) = (folder.path().join("image"), folder.path().join("part"));
+            let begin = || {
+                let file = File::create_new(&part).unwrap();
+                let sibling = Sibling { temporary: part.clone(), named: true, target: path.clone(), overwrite };
+                Made { file, sibling: Some(sibling) }
+            };
+            drop(begin());
+            assert_eq!(names(folder.path()), [""; 0]);
+            begin().keep().unwrap();
+            assert_eq!(names(folder.path()), ["image"]);
+            assert_eq!(begin().keep().is_ok(), overwrite);
+            assert_eq!(names(folder.path()), ["image"]);
+        }
     }
 }
