@@ -49,6 +49,14 @@ pub(crate) enum Protection {
     NameSync,
     /// A file that is not whole has another name.
     UnfinishedName,
+    /// What a key's state forbids is refused.
+    KeyState,
+    /// What is sealed under the root key is bound to what it belongs to.
+    SealedFor,
+    /// Every encryption draws its own nonce and IV.
+    Nonce,
+    /// A header's checksum is compared.
+    HeaderChecksum,
 }
 
 /// Whether the calling thread's test switched `protection` off.

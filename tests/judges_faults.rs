@@ -114,8 +114,8 @@ fn a_disk_that_a_volume_filled_locks_nobody_out() {
         home.move_to(&disk.path().join("home"));
         let scene = Scene::in_home(home, &[]);
         let uri = scene.attach();
-        let full = io(&uri, &["write -P 0x52 0 400M", "flush"]);
-        assert!(both(&full).contains("No space left"), "{}", both(&full));
+        let written = io(&uri, &["write -P 0x52 0 400M", "flush"]);
+        assert!(both(&written).contains("No space left"), "{}", both(&written));
         // Somebody else takes what the volume leaves, to the last block.
         let mut files = 0;
         let mut fill = |size: usize| {

@@ -59,9 +59,9 @@ fn an_empty_state_is_refused_and_not_replaced() {
     }
     for empty in [true, false] {
         if empty {
-            fs::write(&database, "").unwrap()
+            fs::write(&database, "").unwrap();
         } else {
-            fs::remove_file(&database).unwrap()
+            fs::remove_file(&database).unwrap();
         }
         refused(&home, &cmk, &[if empty { "state.db is empty" } else { "state.db is missing" }, "root.key", "backup"]);
         assert_eq!(fs::metadata(&database).ok().map(|found| found.len()), empty.then_some(0));

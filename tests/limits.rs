@@ -80,8 +80,8 @@ fn no_umask_opens_what_is_made() {
         assert!(output.status.success(), "{}", both(&output));
         output.stdout
     };
-    let made: Value = serde_json::from_slice(&run(&["ec2", "create-volume", "--size", "1", "--encrypted"])).unwrap();
-    let volume = made["VolumeId"].as_str().unwrap();
+    let created: Value = serde_json::from_slice(&run(&["ec2", "create-volume", "--size", "1", "--encrypted"])).unwrap();
+    let volume = created["VolumeId"].as_str().unwrap();
     run(&["ec2", "attach-volume", "--volume-id", volume]);
     run(&["volume", "read", volume, "--length", "1M", "--file", "content"]);
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;

@@ -45,6 +45,8 @@ protections! {
     owner_lock,
     /// A header write waits for whoever reads the header.
     header_lock,
+    /// Opening compares the header with the caller's records.
+    records,
     /// Opening checks the key against the digest.
     key_digest,
     /// Opening a latched volume drops its page cache.

@@ -187,12 +187,12 @@ impl RootKey {
 
     /// Seals `secret` for one purpose, bound to what it belongs to: 44 bytes more than the secret has.
     pub fn seal(&self, purpose: &str, bound_to: &str, secret: &SecretBytes) -> Result<Vec<u8>, ServiceError> {
-        envelope::seal(&self.0, &label(purpose), bound_to.as_bytes(), secret.expose()).map_err(ServiceError::machine)
+        envelope::seal(&self.0, &label(purpose), bound(bound_to), secret.expose()).map_err(ServiceError::machine)
     }
 
     /// Opens what [`RootKey::seal`] sealed for the same purpose and thing.
     pub fn open(&self, purpose: &str, bound_to: &str, sealed: &[u8]) -> Result<SecretBytes, ServiceError> {
-        envelope::open(&self.0, &label(purpose), bound_to.as_bytes(), sealed)
+        envelope::open(&self.0, &label(purpose), bound(bound_to), sealed)
             .map_err(|_| RootKeyError::Sealed { what: format!("{purpose} {bound_to}") }.into())
     }
 }
@@ -250,6 +250,10 @@ impl fmt::Display for Parameters {
 
 fn label(purpose: &str) -> Vec<u8> {
     [b"blockseal root v1 ", purpose.as_bytes()].concat()
+}
+
+fn bound(to: &str) -> &[u8] {
+    if twin::is_off(Protection::SealedFor) { b"" } else { to.as_bytes() }
 }
 
 fn path(home: &Home) -> String {

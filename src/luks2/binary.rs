@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::{COPY_BYTES, Damage, HeaderError};
+use crate::twin::{self, Protection};
 
 pub(super) const BINARY_BYTES: usize = 4096;
 
@@ -123,7 +124,7 @@ impl Binary {
         hash.update(&copy[..CHECKSUM]);
         hash.update([0; CHECKSUM_END - CHECKSUM]);
         hash.update(&copy[CHECKSUM_END..]);
-        if hash.finalize()[..] != copy[CHECKSUM..CHECKSUM_USED_END] {
+        if hash.finalize()[..] != copy[CHECKSUM..CHECKSUM_USED_END] && !twin::is_off(Protection::HeaderChecksum) {
             return Err(Damage::Checksum);
         }
         let fields = Self {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::binary::{Binary, Place};
 use super::*;
 use crate::secret::SecretBytes;
+use crate::twin::{Protection, without};
 
 const JSON: std::ops::Range<usize> = 4096..COPY_BYTES;
 
@@ -108,6 +109,23 @@ fn every_flipped_bit_is_found() {
             });
         }
     });
+}
+
+/// Only the checksum finds what says something else and is well-formed: a label, a salt, the JSON area.
+#[test]
+fn without_the_checksum_most_flipped_bits_are_believed() {
+    let copy = header().encode().unwrap().primary;
+    let believed = || {
+        let flipped = |bit: usize| {
+            let mut copy = copy.clone();
+            copy[bit / 8] ^= 1 << (bit % 8);
+            Binary::decode(&copy, Place::Primary).is_ok()
+        };
+        (0..COPY_BYTES * 8).step_by(41).filter(|bit| flipped(*bit)).count()
+    };
+    assert_eq!(believed(), 0);
+    let unnoticed = without(Protection::HeaderChecksum, believed);
+    assert!(unnoticed > COPY_BYTES * 8 / 41 / 2, "{unnoticed}");
 }
 
 /// What the flips above would miss without the look at the padding: the checksum leaves its own field out.

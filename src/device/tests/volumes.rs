@@ -156,6 +156,16 @@ fn header_and_records_must_agree() {
         assert_eq!(home.open(&id, other, Protections::ON).unwrap_err().kind(), DeviceErrorKind::Damaged, "{other:?}");
         assert!(!volume::verify(&home.dir, &id, other, None).unwrap().problems.is_empty(), "{other:?}");
     }
+    // The twin serves other sectors than were written.
+    let volume = home.open(&id, expected, Protections::ON).unwrap();
+    volume.write_at(0, &pattern(3, 4096)).unwrap();
+    drop(volume);
+    let other = Expected { format: Format::Encrypted(SectorSize::B512), ..expected };
+    let volume = home.open(&id, other, Protections { records: false, ..Protections::ON }).unwrap();
+    let mut noise = vec![0; 4096];
+    volume.read_at(0, &mut noise).unwrap();
+    assert_ne!(noise, pattern(3, 4096));
+    drop(volume);
     let plain = Expected { format: Format::Plain, ..expected };
     assert_eq!(home.open(&id, plain, Protections::ON).unwrap_err().kind(), DeviceErrorKind::NotFound);
     assert!(!volume::verify(&home.dir, &id, plain, None).unwrap().problems.is_empty());

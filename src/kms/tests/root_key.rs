@@ -1,7 +1,7 @@
 //! The root key's file: made once, private, and nothing works without it.
 
 use super::*;
-use crate::kms::RootKey;
+use crate::kms::{ListKeysRequest, RootKey};
 use crate::secret::SecretBytes;
 use crate::twin::{Protection, without};
 use std::os::unix::fs::PermissionsExt as _;
@@ -94,18 +94,33 @@ fn a_file_without_a_fingerprint_is_used_if_whole_and_replaced_if_torn() {
     }
 }
 
-/// A sealed backing key that was moved to another key's row, or altered, does not open.
+/// A sealed backing key that was moved to another key's row does not open. Where it is bound to nothing it does, and who
+/// may use the one key encrypts under the material of the other.
 #[test]
 fn material_is_bound_to_its_key() {
-    let (_base, home, blob) = sealed_home();
-    let other = new_key(&root(&home));
-    let swap = "UPDATE kms_materials SET sealed = (SELECT sealed FROM kms_materials WHERE key_id = ?1)";
-    home.write(|tx| {
-        let id = other.rsplit('/').next().unwrap();
-        tx.execute(swap, [id]).map_err(ServiceError::from)
-    })
-    .unwrap();
-    assert!(complaint(&home, &blob).contains("is damaged"));
+    let attack = || {
+        let (_base, home, blob) = sealed_home();
+        let other = new_key(&root(&home));
+        let swap = "UPDATE kms_materials SET sealed = (SELECT sealed FROM kms_materials WHERE key_id = ?1)";
+        home.write(|tx| {
+            let id = other.rsplit('/').next().unwrap();
+            tx.execute(swap, [id]).map_err(ServiceError::from)
+        })
+        .unwrap();
+        let under_its_own = decrypt(&root(&home), &blob, &context(&[]));
+        let under_the_others = encrypt(&root(&home), blob_key(&home, &other).as_str(), b"y", &context(&[]));
+        (refusal(under_its_own), under_the_others.map(drop))
+    };
+    let ((code, message), encrypted) = attack();
+    assert_eq!((code, message.contains("is damaged")), ("InternalFailure", true), "{message}");
+    assert!(refusal(encrypted).1.contains("is damaged"));
+    without(Protection::SealedFor, attack).1.unwrap();
+}
+
+/// The key of the home that is not `other`.
+fn blob_key(home: &Home, other: &str) -> String {
+    let keys = kms::list_keys(&root(home), ListKeysRequest::default()).unwrap().keys;
+    keys.into_iter().map(|key| key.key_arn).find(|arn| arn != other).unwrap()
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::kms::{
     DisableKeyRequest, EnableKeyRequest, GenerateDataKeyRequest, ListAliasesRequest, ListGrantsRequest,
     ListKeysRequest, ReEncryptRequest, RetireGrantRequest, RevokeGrantRequest, UpdateAliasRequest,
 };
+use crate::twin::{Protection, without};
 
 /// What a cell's test needs: a key with an alias, a grant and a ciphertext, all made while it was enabled.
 struct Bench<'h> {
@@ -115,6 +116,19 @@ fn every_cell_that_can_occur_is_as_the_table_says() {
                     assert_eq!(refusal(outcome), wanted, "{operation} of a key that is {state:?}");
                 }
             }
+        }
+    }
+}
+
+/// Without the table a key that was disabled or given up goes on encrypting and decrypting.
+#[test]
+fn only_the_table_stops_a_key_that_is_disabled_or_pending_deletion() {
+    for state in [KeyState::Disabled, KeyState::PendingDeletion] {
+        for operation in ["Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey", "CreateGrant"] {
+            let (_base, home) = temporary();
+            let bench = bench(&home, state);
+            assert!(run(&bench, operation).is_err(), "{operation} of a key that is {state:?}");
+            without(Protection::KeyState, || run(&bench, operation)).unwrap();
         }
     }
 }
