@@ -43,6 +43,8 @@ pub(crate) enum Protection {
     Fingerprint,
     /// A new file takes the place of none.
     Exclusive,
+    /// A transaction is on the disk when it is committed.
+    DurableCommit,
     /// A file's bytes are durable before anything counts on them.
     FileSync,
     /// A file's name is durable before anything counts on it.

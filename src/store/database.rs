@@ -134,6 +134,9 @@ fn prepare(connection: &mut Connection, dir: &HomeDir) -> Result<(), Prepare> {
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON; PRAGMA foreign_keys=ON;
          PRAGMA temp_store=MEMORY;",
     )?;
+    if twin::is_off(Protection::DurableCommit) {
+        connection.execute_batch("PRAGMA synchronous=OFF")?;
+    }
     migrate(connection, dir)
 }
 

@@ -276,6 +276,7 @@ pub fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::power_cut::{Disk, comes_to};
 
     fn temporary() -> (tempfile::TempDir, Home) {
         let base = tempfile::tempdir().unwrap();
@@ -330,6 +331,27 @@ mod tests {
         });
         std::fs::write(&path, b"not a database, but long enough to be read as one".repeat(100)).unwrap();
         assert!(matches!(Home::open(&base.path().join("home")), Err(StoreError::NotOurs(_))));
+    }
+
+    /// The power goes right after a commit, in a home that was just made and in one that was there.
+    #[test]
+    fn what_was_committed_survives_a_power_cut() {
+        let survives = || {
+            [false, true].map(|old| {
+                let disk = Disk::ext4(64);
+                let home = Home::open(&disk.path().join("home")).unwrap();
+                if old {
+                    disk.settle();
+                }
+                home.write(|tx| set_setting(tx, "a", "1")).unwrap();
+                let after = disk.after_a_cut();
+                // Without its state, even without its folder, it is a new home.
+                let home = Home::open(&after.path().join("home")).unwrap();
+                home.read(|tx| setting(tx, "a")).unwrap().is_some()
+            })
+        };
+        assert_eq!(survives(), [true, true]);
+        comes_to(&[false, false], || twin::without(Protection::DurableCommit, survives));
     }
 
     /// The twin makes a new state in the place of the lost one, and nothing that was sealed before opens any more.

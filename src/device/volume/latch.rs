@@ -66,7 +66,7 @@ pub(super) fn drop_page_cache(file: &File) -> Result<(), DeviceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::power_cut::Disk;
+    use crate::power_cut::{Disk, comes_to};
     use crate::twin::{Protection, without};
 
     /// The power goes right after the latch was set: whoever opens the volume then finds it.
@@ -83,7 +83,7 @@ mod tests {
         };
         assert_eq!(survives().as_deref(), Some("the disk failed\n"));
         // On this file system a file's own sync takes its name along; neither alone is lost without the other.
-        assert_eq!(without(Protection::FileSync, survives).as_deref(), Some(""), "its being there is what counts");
-        assert_eq!(without(Protection::NameSync, || without(Protection::FileSync, survives)), None);
+        comes_to(&Some(String::new()), || without(Protection::FileSync, survives));
+        comes_to(&None, || without(Protection::NameSync, || without(Protection::FileSync, survives)));
     }
 }
