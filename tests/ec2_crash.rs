@@ -161,28 +161,6 @@ fn an_import_that_is_killed_can_be_repeated() {
     assert!(back == image, "the image is whole");
 }
 
-/// An export that is killed leaves no plaintext behind, in no file of any name.
-#[test]
-fn an_export_that_is_killed_leaves_nothing() {
-    let scene = Scene::new();
-    let home = &scene.home;
-    std::fs::write(home.scratch().join("data"), vec![7; 16 << 20]).unwrap();
-    home.text(&format!("volume write {} --file data", scene.volume));
-    std::fs::remove_file(home.scratch().join("data")).unwrap();
-    let export = || home.command(["volume", "export", &scene.volume, "out"]);
-    let files = || std::fs::read_dir(home.scratch()).unwrap().count();
-    let whole = duration(&mut export());
-    // The twin: left alone it leaves the image.
-    assert_eq!(files(), 1);
-    std::fs::remove_file(home.scratch().join("out")).unwrap();
-    let rounds = if full() { 50 } else { 8 };
-    for round in 0..rounds {
-        killed(&mut export(), whole, round, rounds);
-        let _ = std::fs::remove_file(home.scratch().join("out"));
-        assert_eq!(files(), 0, "round {round}");
-    }
-}
-
 /// Bytes of each slot of a volume that the storm writes.
 const SLOT: usize = 64 << 10;
 const SLOTS: usize = 8;
