@@ -23,6 +23,7 @@ pub mod device;
 pub mod gate;
 
 // Floor 4
+pub mod bench;
 pub mod export;
 pub mod kms;
 

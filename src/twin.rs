@@ -59,6 +59,8 @@ pub(crate) enum Protection {
     Nonce,
     /// A header's checksum is compared.
     HeaderChecksum,
+    /// The files that are measured have no names while they are.
+    NamelessScratch,
 }
 
 /// Whether the calling thread's test switched `protection` off.

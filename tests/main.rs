@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test binary have no outside")]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps is a test that fails loudly")]
 
+mod bench;
 mod cli;
 mod console;
 mod demo;
