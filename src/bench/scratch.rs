@@ -23,6 +23,10 @@ pub(super) enum Kind {
 
 const KINDS: [Kind; 3] = [Kind::Plain, Kind::Encrypted(SectorSize::B512), Kind::Encrypted(SectorSize::B4096)];
 
+/// How much is filled at once, the same for every kind: the page cache goes on using pages of the size in which a file was written,
+/// and the larger they are, the more a short write into one costs.
+const FILL_BYTES: usize = 256 << 10;
+
 impl Kind {
     pub(super) fn sector_size(self) -> Option<SectorSize> {
         match self {
@@ -110,11 +114,15 @@ impl Scratch {
         let mut data = vec![0; 1 << 20];
         getrandom::fill(&mut data).map_err(|error| BenchError::Key(error.to_string()))?;
         let mut found = data.clone();
-        let places = (0..self.volume_bytes).step_by(data.len());
+        let piece = &data[..FILL_BYTES];
+        let places = (0..self.volume_bytes).step_by(piece.len());
         for volume in &self.volumes {
-            places.clone().try_for_each(|place| volume.write_at(place, &data)).map_err(BenchError::Device)?;
+            places.clone().try_for_each(|place| volume.write_at(place, piece)).map_err(BenchError::Device)?;
             volume.flush().map_err(BenchError::Device)?;
-            places.clone().try_for_each(|place| volume.read_at(place, &mut found)).map_err(BenchError::Device)?;
+            places
+                .clone()
+                .try_for_each(|place| volume.read_at(place, &mut found[..FILL_BYTES]))
+                .map_err(BenchError::Device)?;
         }
         Ok(data)
     }
