@@ -172,18 +172,21 @@ fn run(
     }
     let mut buffer = data.clone();
     let began = Instant::now();
-    let mut rounds = 0;
+    let (mut rounds, most) = (0, plan.rounds.max(LEAST_ROUNDS));
+    let kinds = Scratch::kinds().count();
     // The first round touches pages for the first time and is not counted.
-    for round in 0..=plan.rounds.max(LEAST_ROUNDS) {
+    for round in 0..=most {
         if round > LEAST_ROUNDS && began.elapsed() > plan.budget {
             break;
         }
-        for (index, cell) in cells.iter_mut().enumerate() {
-            let slice = cell.slice(scratch, &data, &mut buffer)?;
+        for turn in 0..cells.len() {
+            // Another kind comes first in every round: what comes after a pause or after another kind is not always the same one.
+            let index = turn - turn % kinds + (turn + round) % kinds;
+            let slice = cells[index].slice(scratch, &data, &mut buffer)?;
             if round > 0 {
-                cell.slices.push(slice);
+                cells[index].slices.push(slice);
             }
-            progress(round * REQUESTS.len() * 9 + index + 1, (plan.rounds.max(LEAST_ROUNDS) + 1) * REQUESTS.len() * 9);
+            progress(round * cells.len() + turn + 1, (most + 1) * cells.len());
         }
         rounds = round;
     }
