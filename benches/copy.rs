@@ -91,6 +91,7 @@ struct Run {
 }
 
 /// Runs a command, adds what it took to the row of that name and answers what it printed.
+#[expect(clippy::zombie_processes, reason = "wait4 is what waits for it")]
 fn add(rows: &mut Vec<Row>, what: &str, command: &mut Command) -> String {
     // What earlier commands left unwritten is not this one's to pay for.
     assert!(Command::new("sync").status().unwrap().success());
