@@ -22,9 +22,9 @@ const UNIT: usize = 512;
 
 /// Long writes are encrypted and stored in pieces of at most this many bytes.
 ///
-/// Each piece wakes the pool once and is one `pwrite`. With requests of 1 MiB, Zen 3, as shares of the speed without encryption
-/// (medians): on two idle cores pieces of 256 KiB gave 0.60, 512 KiB 0.63, 1 MiB 0.67; on one core 128 KiB 0.57, 256 KiB 0.62,
-/// 512 KiB 0.65, 1 MiB 0.64. Fewer calls save more than a second-level cache of 512 KiB, which holds short pieces alone.
+/// Each piece wakes the pool once and is one `pwrite`. With requests of 1 MiB, idle Zen 3, as shares of the speed without encryption
+/// (medians of five runs): on two cores pieces of 256 KiB gave 0.51, 512 KiB 0.57, 1 MiB 0.60; on one core 0.50, 0.51 and 0.53. Fewer
+/// calls save more than a second-level cache of 512 KiB does, which holds short pieces alone.
 const PIECE_BYTES: u64 = 1024 * 1024;
 
 /// A device of encrypted sectors from byte `base` of a storage on.

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 
 use super::parallel::Job;
+use super::place::Place;
 
 /// How long the caller waits awake for the last pieces of others: they take microseconds, to be woken takes longer.
 const PATIENCE: Duration = Duration::from_micros(30);
 
 /// Does `job` in pieces of about `piece` bytes, on this thread and on up to `helpers` threads of `pool`. It is done, and nobody
 /// holds any of its bytes, when this returns.
-pub(super) fn share(pool: &ThreadPool, helpers: usize, job: Job<'_>, piece: usize) {
+pub(super) fn share(pool: &ThreadPool, places: &Arc<[Place]>, helpers: usize, job: Job<'_>, piece: usize) {
     // SAFETY: the types differ in a lifetime alone, which is that of the caller's buffers and ciphers. Pieces of the job exist in
     // two places: in the queue, and in `Queue::work` on the stack of a thread that is counted in `at_work` until the piece was
     // consumed. `Recall` empties the first and waits for the second before this function returns or unwinds, so no piece outlives
@@ -30,8 +31,13 @@ pub(super) fn share(pool: &ThreadPool, helpers: usize, job: Job<'_>, piece: usiz
         Arc::new(Queue { state: Mutex::new(State { rest: Some(job), at_work: 0 }), all_done: Condvar::new(), piece });
     let _recall = Recall(&queue);
     for _ in 0..helpers {
-        let queue = Arc::clone(&queue);
-        pool.spawn(move || queue.work());
+        let (queue, places) = (Arc::clone(&queue), Arc::clone(places));
+        pool.spawn(move || {
+            if let Some(place) = rayon::current_thread_index().and_then(|index| places.get(index)) {
+                place.remember();
+            }
+            queue.work();
+        });
     }
     queue.work();
 }
@@ -117,6 +123,10 @@ mod tests {
     use crate::xts::parallel::Data;
     use crate::xts::{Direction, EngineChoice, XtsCipher};
 
+    fn places() -> Arc<[Place]> {
+        Arc::new([])
+    }
+
     /// A pool whose only thread is busy for good must not hold up a run, and that thread must find nothing of it later.
     #[test]
     fn a_run_does_not_wait_for_a_helper_that_never_begins() {
@@ -128,7 +138,13 @@ mod tests {
         cipher.encrypt_in_place(SectorSize::B512, UnitIndex(3), &mut expected).unwrap();
         let mut data = vec![7; 1 << 16];
         let place = Data::InPlace(&mut data);
-        share(&pool, 1, Job::new(&cipher, Direction::Encrypt, SectorSize::B512, UnitIndex(3), place).unwrap(), 4096);
+        share(
+            &pool,
+            &places(),
+            1,
+            Job::new(&cipher, Direction::Encrypt, SectorSize::B512, UnitIndex(3), place).unwrap(),
+            4096,
+        );
         assert!(data == expected);
         drop((data, cipher));
         release.send(()).unwrap();
@@ -148,7 +164,7 @@ mod tests {
                         let mut data = vec![9; 1 << 16];
                         let place = Data::InPlace(&mut data);
                         let job = Job::new(&cipher, Direction::Encrypt, SectorSize::B4096, UnitIndex(0), place);
-                        share(&pool, 3, job.unwrap(), 4096);
+                        share(&pool, &places(), 3, job.unwrap(), 4096);
                         assert!(data == expected);
                     }
                 });

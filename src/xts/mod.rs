@@ -16,6 +16,7 @@ mod error;
 mod field;
 mod lend;
 pub mod parallel;
+mod place;
 mod portable;
 mod reencrypt;
 mod reference;

@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::place::Place;
 use super::{Direction, Side, XtsCipher, XtsError, check_units, lend};
 use crate::units::{SectorSize, UnitIndex};
 
@@ -233,6 +234,8 @@ static SHARED: LazyLock<Workers> = LazyLock::new(|| {
 pub struct Workers {
     /// The threads beside the caller; `None` if there are none.
     pool: Option<ThreadPool>,
+    /// Where they are.
+    places: Arc<[Place]>,
     crossover: usize,
     piece: usize,
 }
@@ -251,7 +254,8 @@ impl Workers {
                     .ok()
             })
             .flatten();
-        Self { pool, crossover, piece: piece.max(1).next_multiple_of(SectorSize::B4096.bytes()) }
+        let places = (0..helpers).map(|_| Place::unknown()).collect();
+        Self { pool, places, crossover, piece: piece.max(1).next_multiple_of(SectorSize::B4096.bytes()) }
     }
 
     /// Threads that work on a long run, the caller among them.
@@ -267,6 +271,7 @@ impl Workers {
         let Some(pool) = self.pool.as_ref().filter(|_| job.data.len() >= self.crossover && pieces > 1) else {
             return job.run();
         };
-        lend::share(pool, pool.current_num_threads().min(pieces - 1), job, piece);
+        self.places.iter().for_each(Place::leave_to_caller);
+        lend::share(pool, &self.places, pool.current_num_threads().min(pieces - 1), job, piece);
     }
 }
