@@ -28,11 +28,16 @@ fn main() {
     let mut rows: Vec<Row> = Vec::new();
     for round in 1..=ROUNDS {
         eprintln!("round {round} of {ROUNDS}");
-        let mut dd = Command::new("dd");
-        dd.arg(format!("if={}", image.display())).arg(format!("of={}", out.display())).args(["bs=1M", "conv=fsync"]);
-        add(&mut rows, "dd conv=fsync", &mut dd);
-        fs::remove_file(&out).unwrap();
-        for (kind, options) in [("unencrypted", "--no-encrypted"), ("encrypted", "--encrypted")] {
+        let mut kinds = [("unencrypted", "--no-encrypted"), ("encrypted", "--encrypted")];
+        kinds.rotate_left(round % 2);
+        for (kind, options) in kinds {
+            // Before each kind, so that both come after the same.
+            let mut dd = Command::new("dd");
+            dd.arg(format!("if={}", image.display()))
+                .arg(format!("of={}", out.display()))
+                .args(["bs=1M", "conv=fsync"]);
+            add(&mut rows, "dd conv=fsync", &mut dd);
+            fs::remove_file(&out).unwrap();
             let create = ["ec2", "create-volume", "--size", "1", options, "--query", "VolumeId", "--output", "text"];
             let volume = add(&mut rows, &format!("create-volume, {kind}"), blockseal(base.path()).args(create));
             let volume = volume.trim();
@@ -54,6 +59,7 @@ fn main() {
         "{:28} {:>8} {:>6} {:>9} {:>15} {:>15}",
         "command", "seconds", "GB/s", "CPU s", "peak memory", "of it its own"
     );
+    rows.sort_by(|a, b| a.what.cmp(&b.what));
     for row in &rows {
         row.print();
     }
