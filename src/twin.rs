@@ -61,6 +61,8 @@ pub(crate) enum Protection {
     HeaderChecksum,
     /// The files that are measured have no names while they are.
     NamelessScratch,
+    /// A lineage's manifest key is derived from its data key, not a part of it.
+    KeyDerivation,
 }
 
 /// Whether the calling thread's test switched `protection` off.

@@ -23,6 +23,34 @@ fn exporter(home: &Home) -> i32 {
     found[0]
 }
 
+/// HKDF-SHA256 as RFC 5869 has it, by OpenSSL: what the home keeps sealed beside the wrapped data key.
+fn manifest_key(data_key: &[u8]) -> Vec<u8> {
+    let hmac = |key: &[u8], data: &[u8]| {
+        let key = openssl::pkey::PKey::hmac(key).unwrap();
+        let mut signer = openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &key).unwrap();
+        signer.sign_oneshot_to_vec(data).unwrap()
+    };
+    hmac(&hmac(&[0; 32], data_key), b"blockseal manifest key v1\x01")
+}
+
+#[test]
+fn the_manifest_key_is_in_no_file_argument_environment_or_core_dump() {
+    let scene = Scene::new();
+    let hunt = Hunt::new(&manifest_key(&scene.data_key()));
+    assert_eq!(places(&scene, &hunt), Vec::<String>::new(), "at rest it is sealed");
+    scene.attach();
+    assert_eq!(places(&scene, &hunt), Vec::<String>::new(), "while the volume is attached");
+    let cores = tempfile::tempdir().unwrap();
+    let everything = core_of(exporter(&scene.home), Dump::Everything, cores.path());
+    assert_eq!(hunt.in_bytes(&everything), Vec::<String>::new(), "an exporter has no use for it");
+    scene.detach();
+    // The twin: it is the key that the records have sealed, and lying in the home it would have been found.
+    let verified = scene.home.json(&format!("volume verify --volume-id {}", scene.volume));
+    assert_eq!(verified["Problems"], serde_json::json!([]));
+    fs::write(scene.home.path().join("planted"), manifest_key(&scene.data_key())).unwrap();
+    assert_ne!(hunt.in_folder(&scene.home.path()), Vec::<String>::new());
+}
+
 #[test]
 fn the_data_key_is_in_no_file_argument_environment_log_or_core_dump() {
     let scene = Scene::new();

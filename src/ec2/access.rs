@@ -18,7 +18,7 @@ use crate::secret::SecretBytes;
 
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, VolumeRow};
-use super::{content, describe, disk, exporter, keys, params, permission, settle};
+use super::{content, describe, disk, exporter, keys, lineage, params, permission, settle};
 
 /// What a command is going to do with a volume's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,11 +180,36 @@ pub fn verify(call: &Call<'_>, volume_id: &str, progress: super::Progress<'_>) -
         };
         found.problems.push(format!("{what}: {error}"));
     }
+    check_lineage(call, &row, key.as_ref().filter(|_| found.key_matches == Some(true)), &mut found.problems)?;
     let file = call.home.dir().open_file(&found.inspection.file, OFlag::O_RDONLY)?;
     if let Some((at, error)) = content::scan(&file, progress).map_err(ServiceError::machine)? {
         found.problems.push(format!("the file cannot be read at byte {at}: {error}"));
     }
     Ok(found)
+}
+
+/// The manifest key that the home's records have sealed, against the data key if that is the volume's.
+fn check_lineage(
+    call: &Call<'_>,
+    row: &VolumeRow,
+    key: Option<&SecretBytes>,
+    problems: &mut Vec<String>,
+) -> Result<(), ServiceError> {
+    if row.encryption.is_none() {
+        return Ok(());
+    }
+    let Some(lineage) = call.home.read(|tx| table::lineage_of(tx, &row.id))? else {
+        problems.push("the home's records have no manifest key for the volume".to_owned());
+        return Ok(());
+    };
+    match (lineage.manifest_key(call.home), key) {
+        (Err(error), _) => problems.push(format!("the volume's manifest key does not open: {error}")),
+        (Ok(sealed), Some(key)) if !sealed.ct_eq(lineage::manifest_key(key).expose()) => {
+            problems.push("the sealed manifest key is not that of the volume's data key".to_owned());
+        }
+        (Ok(_), _) => {}
+    }
+    Ok(())
 }
 
 /// The header's token against the home's records.

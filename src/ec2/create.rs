@@ -4,7 +4,9 @@ use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::VolumeId;
 use crate::store::Home;
 
+use super::keys::NewDataKey;
 use super::lease::Lease;
+use super::lineage::Lineage;
 use super::rules::Shape;
 use super::table::{self, Encryption, State, TokenKey, VolumeRow};
 use super::types::{CreateVolumeRequest, Tag, Volume};
@@ -35,8 +37,8 @@ pub(super) struct Prepared {
 }
 
 enum Outcome {
-    /// Its file is there.
-    Made,
+    /// Its file is there; what begins with its data key, if it is encrypted.
+    Made(Option<Lineage>),
     /// KMS refused the key: there is no volume.
     KeyRefused,
     /// An earlier call with the same token made it.
@@ -69,9 +71,9 @@ pub(super) fn prepare(
 
 pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume, ServiceError> {
     let row = &prepared.row;
-    match prepared.outcome {
-        Outcome::Made if table::finish(step.tx, row)? => {}
-        Outcome::Made => return Err(ServiceError::machine(format!("the record of volume {} is gone", row.id))),
+    match &prepared.outcome {
+        Outcome::Made(lineage) if table::finish(step.tx, row, lineage.as_ref())? => {}
+        Outcome::Made(_) => return Err(ServiceError::machine(format!("the record of volume {} is gone", row.id))),
         // The client token stays: used again it answers that its volume is gone.
         Outcome::KeyRefused => table::remove(step.tx, &row.id)?,
         Outcome::Earlier => {}
@@ -168,10 +170,10 @@ fn token_key<'a>(call: &'a Call<'_>, token: &'a str) -> Result<TokenKey<'a>, Ser
 fn make(call: &Call<'_>, request: &CreateVolumeRequest, row: &mut VolumeRow) -> Result<Outcome, ServiceError> {
     if row.encryption.is_none() {
         disk::create(call.home, row, None)?;
-        return Ok(Outcome::Made);
+        return Ok(Outcome::Made(None));
     }
     let key_id = request.kms_key_id.as_deref().unwrap_or(keys::DEFAULT_KEY);
-    let (wrapped, digest) = match keys::new_data_key(call, row, key_id) {
+    let NewDataKey { wrapped, digest, lineage } = match keys::new_data_key(call, row, key_id) {
         Ok(made) => made,
         Err(ServiceError::Refused(_)) => return Ok(Outcome::KeyRefused),
         Err(machine) => return Err(machine),
@@ -180,7 +182,7 @@ fn make(call: &Call<'_>, request: &CreateVolumeRequest, row: &mut VolumeRow) -> 
         encryption.key_arn.clone_from(&wrapped.key_arn);
     }
     disk::create(call.home, row, Some((wrapped, digest)))?;
-    Ok(Outcome::Made)
+    Ok(Outcome::Made(Some(lineage)))
 }
 
 /// Takes a volume that did not come to be out of the world: the file first, then the row and the token, so that a crash

@@ -20,6 +20,7 @@ use crate::secret::SecretBytes;
 use crate::store::Home;
 use crate::twin::{self, Protection};
 
+use super::lineage::{self, Lineage};
 use super::table::VolumeRow;
 
 /// The key of a volume for which no other was named.
@@ -64,13 +65,18 @@ fn internal<'h>(call: &Call<'h>, principal: Principal, request_id: &str) -> Call
     }
 }
 
-/// A new data key under `key_id`: wrapped under the volume's context, and its check value. The key itself is gone when
-/// this returns.
-pub(super) fn new_data_key(
-    call: &Call<'_>,
-    row: &VolumeRow,
-    key_id: &str,
-) -> Result<(WrappedKey, KeyDigest), ServiceError> {
+/// What is left of a data key once it is made.
+pub(super) struct NewDataKey {
+    /// The key wrapped under the volume's context.
+    pub(super) wrapped: WrappedKey,
+    /// Its check value.
+    pub(super) digest: KeyDigest,
+    /// The lineage that begins with it.
+    pub(super) lineage: Lineage,
+}
+
+/// A new data key under `key_id`. The key itself is gone when this returns.
+pub(super) fn new_data_key(call: &Call<'_>, row: &VolumeRow, key_id: &str) -> Result<NewDataKey, ServiceError> {
     if key_id == DEFAULT_KEY {
         kms::managed_key(call, ManagedAlias::Ebs)?;
     }
@@ -81,10 +87,13 @@ pub(super) fn new_data_key(
         encryption_context: context.clone(),
         ..Default::default()
     };
-    let (made, digest) =
-        kms::generate_data_key_without_plaintext_with(&through_front_end(call), request, KeyDigest::new)?;
+    let (made, (digest, manifest_key)) =
+        kms::generate_data_key_without_plaintext_with(&through_front_end(call), request, |key| {
+            (KeyDigest::new(key), lineage::manifest_key(key))
+        })?;
     let wrapped = WrappedKey { blob: made.ciphertext_blob.0, key_arn: made.key_id, encryption_context: context.0 };
-    Ok((wrapped, digest.map_err(ServiceError::machine)?))
+    let lineage = Lineage::begin(call.home, &manifest_key)?;
+    Ok(NewDataKey { wrapped, digest: digest.map_err(ServiceError::machine)?, lineage })
 }
 
 /// A grant by which the instance's host opens one volume.

@@ -12,6 +12,7 @@ mod exporter;
 mod filter;
 mod keys;
 mod lease;
+mod lineage;
 mod params;
 mod permission;
 mod record;

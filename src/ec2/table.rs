@@ -7,6 +7,7 @@ use crate::ids::{AccountId, DbiResourceId, InstanceId, Region, VolumeId};
 use crate::store::{StoreError, set_setting, setting};
 use crate::units::{GIB, SectorSize};
 
+use super::lineage::Lineage;
 use super::types::Tag;
 
 /// The states that `DescribeVolumes` shows.
@@ -213,9 +214,26 @@ pub(super) fn set_state(tx: &Transaction<'_>, id: &VolumeId, state: State) -> Re
     Ok(())
 }
 
+/// Removes the volume's row, and its lineage's if nothing else is of that lineage.
 pub(super) fn remove(tx: &Transaction<'_>, id: &VolumeId) -> Result<(), StoreError> {
+    let lineage = lineage_of(tx, id)?;
     tx.prepare_cached("DELETE FROM volumes WHERE id = ?1")?.execute([id.as_str()])?;
+    if let Some(lineage) = lineage {
+        tx.prepare_cached(
+            "DELETE FROM lineages WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM volumes WHERE lineage = lineages.id)",
+        )?
+        .execute([lineage.id])?;
+    }
     Ok(())
+}
+
+/// The volume's lineage; `None` if it is not encrypted or not made yet.
+pub(super) fn lineage_of(tx: &Transaction<'_>, id: &VolumeId) -> Result<Option<Lineage>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT lineages.id, manifest_key FROM volumes JOIN lineages ON lineages.id = volumes.lineage WHERE volumes.id = ?1",
+    )?;
+    let lineage = |row: &Row<'_>| Ok(Lineage { id: row.get(0)?, sealed: row.get(1)? });
+    Ok(statement.query_row([id.as_str()], lineage).optional()?)
 }
 
 const ATTACHMENT_COLUMNS: &str = "volume_id, instance_id, device, state, attached_at, grant_name, grant_id, exporter";
@@ -327,12 +345,17 @@ pub(super) fn take_notices(tx: &Transaction<'_>) -> Result<Vec<String>, StoreErr
     Ok(texts)
 }
 
-/// The volume is made: it is available, under the key that was found for it. Answers whether its row was there.
-pub(super) fn finish(tx: &Transaction<'_>, volume: &VolumeRow) -> Result<bool, StoreError> {
+/// The volume is made: it is available, under the key that was found for it, and of a new lineage if it is encrypted.
+/// Answers whether its row was there.
+pub(super) fn finish(tx: &Transaction<'_>, volume: &VolumeRow, lineage: Option<&Lineage>) -> Result<bool, StoreError> {
+    if let Some(lineage) = lineage {
+        tx.prepare_cached("INSERT INTO lineages (id, manifest_key) VALUES (?1, ?2)")?
+            .execute(params![lineage.id, lineage.sealed])?;
+    }
     let key_arn = volume.encryption.as_ref().map(|encryption| &encryption.key_arn);
     let changed = tx
-        .prepare_cached("UPDATE volumes SET state = 'available', kms_key_arn = ?2 WHERE id = ?1")?
-        .execute(params![volume.id.as_str(), key_arn])?;
+        .prepare_cached("UPDATE volumes SET state = 'available', kms_key_arn = ?2, lineage = ?3 WHERE id = ?1")?
+        .execute(params![volume.id.as_str(), key_arn, lineage.map(|lineage| &lineage.id)])?;
     Ok(changed == 1)
 }
 

@@ -247,6 +247,48 @@ fn a_refusal_by_kms_is_the_callers_to_see() {
     assert_eq!(error.code(), "InvalidVolume.NotFound", "another account's volume does not exist");
 }
 
+/// What `volume verify` says of the volume.
+fn problems(scene: &Scene, id: &VolumeId) -> Vec<String> {
+    verify(&scene.call(), id.as_str(), &mut |_| ()).unwrap().problems
+}
+
+#[test]
+fn a_manifest_key_is_that_of_the_volumes_data_key_and_goes_with_the_last_of_its_lineage() {
+    let scene = Scene::new();
+    let (one, other) = (scene.encrypted_volume(), scene.encrypted_volume());
+    let lineage = |id: &VolumeId| scene.home.read(|tx| table::lineage_of(tx, id)).unwrap();
+    assert_ne!(lineage(&one).unwrap().id, lineage(&other).unwrap().id);
+    assert_eq!(problems(&scene, &one), Vec::<String>::new());
+
+    let others = lineage(&other).unwrap().manifest_key(&scene.home).unwrap();
+    let planted = lineage::Lineage::begin(&scene.home, &others).unwrap();
+    let put = |sealed: &[u8], id: &str| {
+        let update = "UPDATE lineages SET manifest_key = ?1 WHERE id = ?2";
+        scene.home.write(|tx| tx.execute(update, rusqlite::params![sealed, id]).map_err(ServiceError::from)).unwrap();
+    };
+    let first = lineage(&one).unwrap();
+    put(&planted.sealed, &first.id);
+    assert!(problems(&scene, &one)[0].contains("manifest key does not open"));
+    let keys = without(Protection::KeyDerivation, || problems(&scene, &other));
+    assert!(keys[0].contains("is not that of the volume's data key"), "{keys:?}");
+    put(&first.sealed, &first.id);
+    assert_eq!(problems(&scene, &one), Vec::<String>::new());
+
+    let share = "UPDATE volumes SET lineage = ?1 WHERE id = ?2";
+    scene.home.write(|tx| tx.execute(share, [first.id.as_str(), other.as_str()]).map_err(ServiceError::from)).unwrap();
+    let delete = |id: &VolumeId| {
+        let request = DeleteVolumeRequest { volume_id: id.to_string(), ..DeleteVolumeRequest::default() };
+        delete_volume(&scene.call(), request).unwrap();
+    };
+    delete(&one);
+    assert_eq!(lineage(&other), Some(first.clone()), "the other volume is still of it");
+    delete(&other);
+    let left = "SELECT count(*) FROM lineages WHERE id = ?1";
+    let left: i64 =
+        scene.home.read(|tx| tx.query_row(left, [&first.id], |row| row.get(0)).map_err(ServiceError::from)).unwrap();
+    assert_eq!(left, 0);
+}
+
 #[test]
 fn nothing_is_left_of_a_volume_whose_file_cannot_be_made() {
     let scene = Scene::new();

@@ -6,6 +6,13 @@ CREATE TABLE settings (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Lineages (module ec2): what shares one data key. A row is made with the first volume that has the key and removed with
+-- the last.
+CREATE TABLE lineages (
+    id           TEXT PRIMARY KEY,
+    manifest_key BLOB NOT NULL    -- HKDF-SHA256 of the data key, sealed under the root key for this id
+) STRICT, WITHOUT ROWID;
+
 -- EBS volumes (module ec2). A row is written before the volume's file is made and removed after the file is gone.
 CREATE TABLE volumes (
     id          TEXT PRIMARY KEY,
@@ -19,10 +26,13 @@ CREATE TABLE volumes (
     throughput  INTEGER,
     kms_key_arn TEXT,             -- NULL: not encrypted
     sector_size INTEGER,          -- NULL: not encrypted
+    lineage     TEXT REFERENCES lineages (id), -- NULL: not encrypted, or its data key is still being made
     db_id       TEXT,             -- the owner's DbiResourceId, part of the encryption context
     created_at  INTEGER NOT NULL,
-    CHECK ((kms_key_arn IS NULL) = (sector_size IS NULL))
+    CHECK ((kms_key_arn IS NULL) = (sector_size IS NULL)),
+    CHECK (kms_key_arn IS NOT NULL OR lineage IS NULL)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX volumes_of_lineage ON volumes (lineage);
 CREATE INDEX volumes_of_account ON volumes (account, region, created_at, id);
 
 CREATE TABLE volume_tags (
