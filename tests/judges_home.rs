@@ -80,6 +80,60 @@ fn an_empty_state_is_refused_and_not_replaced() {
     fresh.json("kms create-key");
 }
 
+/// The whole main job in a home without `root.key`: what touches a key asks for the passphrase, an attached volume does
+/// not.
+#[test]
+fn a_home_that_a_passphrase_opens_is_closed_without_it() {
+    let home = Home::fast();
+    let file = home.scratch().join("passphrase");
+    let put = |text: &str| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    put("correct horse battery staple\n");
+    let with = |arguments: &[&str]| {
+        let output = home.command(arguments).env("BLOCKSEAL_PASSPHRASE_FILE", &file).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", both(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let option = ["--passphrase-file", file.to_str().unwrap()];
+    let cmk = home.json_of(&[&option[..], &["kms", "create-key"]].concat())["KeyMetadata"]["Arn"].clone();
+    let cmk = cmk.as_str().unwrap();
+    assert!(!home.path().join("root.key").exists());
+    let made =
+        with(&["ec2", "create-volume", "--size", "1", "--encrypted", "--kms-key-id", cmk, "--query", "VolumeId"]);
+    let id: String = serde_json::from_str(&made).unwrap();
+
+    let attach = ["ec2", "attach-volume", "--volume-id", &id];
+    let said = home.refused(253, &attach);
+    assert!(said.contains("--passphrase-file FILE or BLOCKSEAL_PASSPHRASE_FILE"), "{said}");
+    put("correct horse battery stapl\n");
+    let wrong = home.refused(253, &[&option[..], &attach].concat());
+    assert!(wrong.contains("the passphrase is not this home's"), "{wrong}");
+    put("correct horse battery staple");
+    with(&attach);
+
+    // From here on nothing needs it: not the exporter, nor its clients, nor the end of the attachment.
+    fs::remove_file(&file).unwrap();
+    fs::write(home.scratch().join("content"), [7; 4096]).unwrap();
+    home.text(&format!("volume write --volume-id {id} --offset 1M --file content"));
+    home.text(&format!("ec2 describe-volumes --volume-ids {id}"));
+    home.text(&format!("ec2 detach-volume --volume-id {id}"));
+    let read = ["volume", "read", "--volume-id", &id, "--offset", "1M", "--length", "4K"];
+    assert!(home.refused(253, &read).contains("made of a passphrase"));
+    assert!(home.refused(253, &[&option[..], &read].concat()).contains("cannot be read"));
+    put("correct horse battery staple\r\n");
+    assert_eq!(home.run([&option[..], &read].concat()).stdout, [7; 4096]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(home.refused(253, &[&option[..], &read].concat()).contains("chmod 600"));
+
+    // A home whose key is a file takes no passphrase.
+    let (other, cmk) = self::home();
+    put("correct horse battery staple");
+    let describe = ["kms", "describe-key", "--key-id", &cmk];
+    assert!(other.refused(253, &[&option[..], &describe].concat()).contains("does not apply"));
+}
+
 #[test]
 fn a_read_only_home_is_refused_with_the_reason() {
     let disk = SmallFs::ext4(64);

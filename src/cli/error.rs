@@ -7,6 +7,7 @@ use std::io;
 use super::hints::hint;
 use crate::dir::DirError;
 use crate::gate::{ServiceError, chain};
+use crate::kms::RootKeyError;
 use crate::store::StoreError;
 
 /// A command that failed. Its exit codes are those of the AWS CLI v2 user guide, "Command line return codes".
@@ -37,8 +38,17 @@ impl CliError {
     /// The error of an operation that ran.
     pub fn service(operation: &str, error: ServiceError) -> Self {
         match error {
-            ServiceError::Machine(error) => Self::Machine(error),
+            ServiceError::Machine(error) => Self::of_machine(ServiceError::Machine(error)),
             refused => Self::Refused { operation: operation.to_owned(), error: refused },
+        }
+    }
+
+    /// A failure that is no refusal: of the home, where that is not fit to run in, else of this machine.
+    pub(super) fn of_machine(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Machine(error) if error.is::<RootKeyError>() => Self::Configuration(error),
+            ServiceError::Machine(error) => Self::Machine(error),
+            refused => Self::machine(refused),
         }
     }
 

@@ -184,6 +184,7 @@ fn globals(matches: &ArgMatches) -> Result<Globals, CliError> {
     let word = |id| matches.get_one::<String>(id).map(String::as_str);
     Ok(Globals {
         home: matches.get_one::<PathBuf>(tree::HOME).cloned(),
+        passphrase_file: matches.get_one::<PathBuf>(tree::PASSPHRASE_FILE).cloned(),
         output: match word(tree::OUTPUT) {
             Some("table") => Output::Table,
             Some("text") => Output::Text,

@@ -7,6 +7,7 @@ mod grammar;
 mod hints;
 pub mod own;
 mod paging;
+mod passphrase;
 mod progress;
 mod query;
 mod render;

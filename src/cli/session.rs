@@ -7,11 +7,13 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use super::CliError;
+use super::passphrase;
 use super::progress::Progress;
 use super::query::Query;
 use crate::gate::Call;
 use crate::iam::Principal;
 use crate::ids::{AccountId, Region};
+use crate::kms::RootKey;
 use crate::store::Home;
 
 /// The account of every call unless `--account` or `--principal` says otherwise: AWS's own sample account.
@@ -49,6 +51,8 @@ pub enum BinaryFormat {
 pub struct Globals {
     /// `--home`.
     pub home: Option<PathBuf>,
+    /// `--passphrase-file`.
+    pub passphrase_file: Option<PathBuf>,
     /// `--output`.
     pub output: Output,
     /// `--query`, compiled.
@@ -79,12 +83,17 @@ impl Session {
         Self { globals, home: OnceCell::new() }
     }
 
-    /// The home, opened (and made, if there is none) on first use.
+    /// The home, opened (and made, if there is none) on first use; with the root key that `--passphrase-file` or
+    /// `BLOCKSEAL_PASSPHRASE_FILE` gives, if one of them does.
     pub fn home(&self) -> Result<&Home, CliError> {
         if let Some(home) = self.home.get() {
             return Ok(home);
         }
         let home = Home::open(&self.home_path()?)?;
+        let variable = || env::var_os("BLOCKSEAL_PASSPHRASE_FILE").filter(|name| !name.is_empty()).map(PathBuf::from);
+        if let Some(file) = self.globals.passphrase_file.clone().or_else(variable) {
+            RootKey::use_passphrase(&home, &passphrase::read(&file)?).map_err(CliError::of_machine)?;
+        }
         Ok(self.home.get_or_init(|| home))
     }
 

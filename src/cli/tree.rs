@@ -11,6 +11,7 @@ pub(super) const TOPIC: &str = "topic";
 
 // Identifiers of options that are no parameter; the space keeps them apart from every AWS name.
 pub(super) const HOME: &str = "global home";
+pub(super) const PASSPHRASE_FILE: &str = "global passphrase-file";
 pub(super) const OUTPUT: &str = "global output";
 pub(super) const QUERY: &str = "global query";
 pub(super) const ACCOUNT: &str = "global account";
@@ -223,6 +224,12 @@ fn global_options() -> Vec<Arg> {
     vec![
         option(HOME, "DIR", "Where keys, volumes and trail are kept [BLOCKSEAL_HOME, else in the XDG data directory]")
             .value_parser(value_parser!(std::path::PathBuf)),
+        option(
+            PASSPHRASE_FILE,
+            "FILE",
+            "Holds the passphrase of which the root key is made [BLOCKSEAL_PASSPHRASE_FILE, else the key is a file]",
+        )
+        .value_parser(value_parser!(std::path::PathBuf)),
         option(OUTPUT, "format", "How results are printed [default: json]")
             .value_parser(PossibleValuesParser::new(["json", "table", "text"])),
         option(QUERY, "JMESPath", "What of a result is printed"),

@@ -60,13 +60,17 @@ pub enum RootKeyError {
         mode: u32,
     },
     /// The home's root key is made of a passphrase, and none was given.
-    #[error("this home's root key is made of a passphrase: give it")]
+    #[error(
+        "this home's root key is made of a passphrase: give its file with --passphrase-file FILE or BLOCKSEAL_PASSPHRASE_FILE"
+    )]
     PassphraseNeeded,
     /// The passphrase is not the one that the home was made with.
-    #[error("the passphrase is not this home's")]
+    #[error("the passphrase is not this home's: --passphrase-file or BLOCKSEAL_PASSPHRASE_FILE names another's file")]
     WrongPassphrase,
     /// A passphrase for a home whose root key is in a file.
-    #[error("this home's root key is the file {path}: a passphrase does not apply")]
+    #[error(
+        "this home's root key is the file {path}: a passphrase does not apply, leave --passphrase-file and BLOCKSEAL_PASSPHRASE_FILE out"
+    )]
     NoPassphrase {
         /// Where the file is.
         path: String,

@@ -158,7 +158,7 @@ fn a_passphrase_takes_the_place_of_the_file() {
     let again = Home::open(&base.path().join("home")).unwrap();
     assert!(complaint(&again, &blob).contains("made of a passphrase"));
     let wrong = RootKey::use_passphrase(&again, &secret("correct horsf")).unwrap_err();
-    assert_eq!(wrong.message(), "the passphrase is not this home's");
+    assert!(wrong.message().contains("the passphrase is not this home's"));
     assert!(complaint(&again, &blob).contains("made of a passphrase"), "a wrong one is not kept");
     RootKey::use_passphrase(&again, &secret("correct horse")).unwrap();
     assert_eq!(decrypt(&root(&again), &blob, &context(&[])).unwrap(), b"x");

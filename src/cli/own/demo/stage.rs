@@ -197,6 +197,7 @@ impl Stage {
             .env("PATH", path)
             .env("BLOCKSEAL_HOME", self.home())
             .envs(&self.variables)
+            .env_remove("BLOCKSEAL_PASSPHRASE_FILE")
             .env_remove("AWS_REGION")
             .env_remove("AWS_DEFAULT_REGION")
             .stdin(Stdio::null())
