@@ -59,13 +59,26 @@ impl FileOptions {
     }
 }
 
-/// A file as a storage. Only one of these may stand on a file at a time; the volume's lock sees to that.
+/// Which regions are known to have room for every byte.
+///
+/// Room is made and given up outside the mutex, and two requests in one region need not overlap, so no range lock orders
+/// them: one may punch a hole after the other made room and before that is remembered. So what was made is remembered only
+/// if nothing was forgotten since before it was made.
+#[derive(Default)]
+struct Roomy {
+    /// Per GiB a bit for each region.
+    regions: HashMap<u64, Vec<u64>>,
+    /// How often room was forgotten.
+    forgotten: u64,
+}
+
+/// A file as a storage. Only one that writes may stand on a file at a time, and none beside it; the volume's lock
+/// sees to that.
 pub struct MappedFile {
     file: File,
     length: AtomicU64,
     windows: Windows,
-    /// Per GiB a bit for each region that is known to have room.
-    roomy: Mutex<HashMap<u64, Vec<u64>>>,
+    roomy: Mutex<Roomy>,
     /// The file system has no `fallocate`: a full disk is found by `pwrite`.
     no_fallocate: AtomicBool,
     /// The file system is tmpfs, where a load from a hole through a mapping takes a page of its space.
@@ -198,7 +211,8 @@ impl MappedFile {
 
     fn forget_room(&self, range: ByteRange) {
         let mut roomy = self.roomy.lock().unwrap_or_else(PoisonError::into_inner);
-        roomy.retain(|gib, bits| {
+        roomy.forgotten += 1;
+        roomy.regions.retain(|gib, bits| {
             let (start, end) = (gib * GIB, (gib + 1) * GIB);
             if range.start <= start && end <= range.end {
                 return false;
@@ -213,15 +227,24 @@ impl MappedFile {
         let roomy = self.roomy.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = true;
         Self::each_region(range, |gib, number| {
-            all &= roomy.get(&gib).is_some_and(|bits| bits[number / 64] & 1 << (number % 64) != 0);
+            all &= roomy.regions.get(&gib).is_some_and(|bits| bits[number / 64] & 1 << (number % 64) != 0);
         });
         all
     }
 
-    fn remember_room(&self, range: ByteRange) {
+    fn times_forgotten(&self) -> u64 {
+        self.roomy.lock().unwrap_or_else(PoisonError::into_inner).forgotten
+    }
+
+    /// Remembers room that was made after room had been forgotten `forgotten` times, unless some was forgotten since.
+    fn remember_room(&self, range: ByteRange, forgotten: u64) {
         let mut roomy = self.roomy.lock().unwrap_or_else(PoisonError::into_inner);
+        if roomy.forgotten != forgotten {
+            return;
+        }
         Self::each_region(range, |gib, number| {
-            roomy.entry(gib).or_insert_with(|| vec![0; REGIONS_PER_GIB / 64])[number / 64] |= 1 << (number % 64);
+            roomy.regions.entry(gib).or_insert_with(|| vec![0; REGIONS_PER_GIB / 64])[number / 64] |=
+                1 << (number % 64);
         });
     }
 }
@@ -261,9 +284,10 @@ impl Storage for MappedFile {
         self.check_headroom(range)?;
         let mut regions = range.covering_pieces(REGION_BYTES);
         regions.end = regions.end.min(self.length());
+        let forgotten = self.times_forgotten();
         match self.fallocate(FallocateFlags::empty(), regions) {
             Ok(()) => {
-                self.remember_room(regions);
+                self.remember_room(regions, forgotten);
                 return Ok(());
             }
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
@@ -402,4 +426,41 @@ pub(crate) fn set_length(file: &File, length: u64) -> Result<(), DeviceError> {
         .with_source(error),
         _ => DeviceError::io(format!("cannot set the volume file's length to {length} bytes"), error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room is made, another request punches a hole into it, and only then is the room remembered.
+    #[test]
+    fn room_that_was_given_up_meanwhile_is_not_remembered() {
+        for (late, believed) in [(false, false), (true, true)] {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(4 * REGION_BYTES).unwrap();
+            let storage = MappedFile::new(file, FileOptions::default()).unwrap();
+            let region = ByteRange { start: 0, end: REGION_BYTES };
+            let before = storage.times_forgotten();
+            storage.fallocate(FallocateFlags::empty(), region).unwrap();
+            storage.zero(ByteRange { start: 4096, end: 8192 }, ZeroMode::MayPunch).unwrap();
+            // The twin looks at the count too late, and believes in room that is gone.
+            let forgotten = if late { storage.times_forgotten() } else { before };
+            storage.remember_room(region, forgotten);
+            assert_eq!(storage.has_room(region), believed);
+            assert!(!storage.is_written(region).unwrap());
+        }
+    }
+
+    #[test]
+    fn room_that_was_made_is_remembered_until_some_of_it_is_given_up() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * REGION_BYTES).unwrap();
+        let storage = MappedFile::new(file, FileOptions::default()).unwrap();
+        let (first, second) =
+            (ByteRange { start: 0, end: 10 }, ByteRange { start: REGION_BYTES, end: REGION_BYTES + 1 });
+        storage.reserve(ByteRange { start: 0, end: second.end }).unwrap();
+        assert!(storage.has_room(first) && storage.has_room(second));
+        storage.zero(ByteRange { start: 0, end: 4096 }, ZeroMode::MayPunch).unwrap();
+        assert!(!storage.has_room(first) && storage.has_room(second));
+    }
 }
