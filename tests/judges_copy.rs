@@ -222,3 +222,51 @@ impl Drop for LoopDevice {
         let _ = tool("losetup").args(["--detach", &self.0]).output();
     }
 }
+
+/// Readers of a detached volume share it. While one of them has it open nobody writes, attaches or deletes it.
+#[test]
+fn two_exports_of_a_detached_volume_run_at_once_and_keep_writers_out() {
+    let scene = Scene::fast();
+    let volume = scene.volume.as_str();
+    let content = scene.home.scratch().join("content");
+    fs::write(&content, vec![0x5a; 4 << 20]).unwrap();
+    let write = ["volume", "write", volume, "--offset", "1M", "--file", content.to_str().unwrap()];
+    succeed(&mut scene.home.command(write));
+
+    // Nobody reads the pipe but its first byte: the export stays open for as long as we like.
+    let open_export = || {
+        let mut child = scene.home.command(["volume", "export", volume, "-"]).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    };
+    let (mut one, mut other) = (open_export(), open_export());
+    let attach = ["ec2", "attach-volume", "--volume-id", volume];
+    let delete = ["ec2", "delete-volume", "--volume-id", volume];
+    for refused in [&write[..], &attach, &delete, &["volume", "fill", volume]] {
+        let said = scene.home.refused(254, refused);
+        assert!(said.contains("(VolumeInUse)"), "{refused:?}: {said}");
+    }
+    let read = scene.home.run(["volume", "read", volume, "--offset", "1M", "--length", "4M"]);
+    assert!(read.stdout == vec![0x5a; 4 << 20], "{}", both(&read));
+    assert_eq!(scene.home.json(&format!("volume inspect {volume}"))["Attached"], false);
+    let images = ["one", "other"].map(|name| scene.home.scratch().join(name));
+    let mut exports = images.each_ref().map(|image| {
+        let arguments = ["volume", "export", volume, image.to_str().unwrap()];
+        scene.home.command(arguments).stdout(Stdio::null()).spawn().unwrap()
+    });
+    for export in &mut exports {
+        assert!(export.wait().unwrap().success());
+    }
+    for child in [&mut one, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    for image in &images {
+        qemu_io(image.to_str().unwrap(), &["read -P 0 0 1M", "read -P 0x5a 1M 4M", "read -P 0 5M 1019M"]);
+    }
+    // The twin: with nobody reading, all of it goes through.
+    succeed(&mut scene.home.command(write));
+    succeed(&mut scene.home.command(attach));
+    scene.detach();
+    succeed(&mut scene.home.command(delete));
+}

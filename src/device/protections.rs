@@ -47,6 +47,8 @@ protections! {
     header_lock,
     /// Opening compares the header with the caller's records.
     records,
+    /// The file of the latch is there before it is needed.
+    latch_ahead,
     /// Opening checks the key against the digest.
     key_digest,
     /// Opening a latched volume drops its page cache.

@@ -91,11 +91,13 @@ pub fn open(call: &Call<'_>, volume_id: &str, access: Access) -> Result<Opened, 
     if row.state != table::State::Available {
         return Err(super::delete::not_available(&id));
     }
-    if disk::is_held(call.home, &id)? {
+    // Several may read at once, and then nobody writes.
+    let reads = access == Access::Read;
+    if if reads { disk::is_held_alone(call.home, &id)? } else { disk::is_held(call.home, &id)? } {
         return Err(exporter::in_use(&id));
     }
     let key = data_key(call, &row)?;
-    let options = OpenOptions { read_only: access == Access::Read, ..OpenOptions::default() };
+    let options = OpenOptions { read_only: reads, shared: reads, ..OpenOptions::default() };
     match volume::open(call.home.dir(), &id, disk::expected(&row), key.as_ref(), options) {
         Ok(volume) => Ok(Opened { id, attached: false, content: Content::Detached(Box::new(volume)) }),
         Err(error) if error.kind() == DeviceErrorKind::Locked => Err(exporter::in_use(&id)),

@@ -38,16 +38,26 @@ pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
         Err(error) if error.kind() == DeviceErrorKind::NotFound => {}
         outcome => outcome?,
     }
-    for suffix in ["luks", "raw"] {
-        home.dir().remove_file(&format!("volumes/{id}.{suffix}.new"))?;
+    for suffix in ["luks.new", "raw.new", "luks.latch", "raw.latch", "luks.latch.new", "raw.latch.new"] {
+        home.dir().remove_file(&format!("volumes/{id}.{suffix}"))?;
     }
     home.dir().remove_file(&format!("run/{id}.log"))?;
     Ok(())
 }
 
-/// Whether some process holds the file's lock: the one proof that a volume is attached.
+/// Whether some process holds the file's lock: for a volume in use, the one proof that it is attached.
 pub(super) fn is_held(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
-    match volume::is_attached(home.dir(), id) {
+    there(volume::is_open(home.dir(), id))
+}
+
+/// Whether some process has the file for itself: readers that share it do not count.
+pub(super) fn is_held_alone(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    there(volume::is_attached(home.dir(), id))
+}
+
+/// A file that is not there is held by nobody.
+fn there(held: Result<bool, DeviceError>) -> Result<bool, ServiceError> {
+    match held {
         Err(error) if error.kind() == DeviceErrorKind::NotFound => Ok(false),
         outcome => Ok(outcome?),
     }

@@ -139,6 +139,10 @@ fn a_volume_is_its_makers_until_it_is_committed() {
 fn a_deletion_that_was_cut_short_is_finished() {
     let scene = Scene::new();
     let id = scene.encrypted_volume();
+    drop(open(&scene.call(), id.as_str(), Access::Write).unwrap());
+    assert_eq!(scene.files(), 2, "the volume and its latch");
+    // Cut short between the two.
+    std::fs::remove_file(scene.home.dir().path_of(&format!("volumes/{id}.luks"))).unwrap();
     scene.leave_in(&id, State::Deleting);
     repair(&scene.home).unwrap();
     assert_eq!((scene.row(&id), scene.files()), (None, 0));

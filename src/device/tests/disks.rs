@@ -304,7 +304,7 @@ fn a_failed_flush_latches_and_the_next_opener_sees_what_the_disk_has() {
     volume.write_at(8 * MIB as u64, &lost).unwrap();
     let error = volume.flush().unwrap_err();
     assert_eq!(error.kind(), DeviceErrorKind::Io, "{error}");
-    assert!(home.dir.exists(&format!("volumes/{id}.luks.latch")), "recorded before the error is told");
+    assert!(volume::inspect(&home.dir, &id).unwrap().latched, "recorded before the error is told");
     assert_eq!(volume.flush().unwrap_err().kind(), DeviceErrorKind::Latched);
     assert_eq!(volume.read_at(0, &mut [0; 512]).unwrap_err().kind(), DeviceErrorKind::Latched);
     assert!(volume.storage().is_latched());
@@ -313,6 +313,10 @@ fn a_failed_flush_latches_and_the_next_opener_sees_what_the_disk_has() {
     let shown = |protections: Protections| {
         let volume = home.open(&id, expected, protections).unwrap();
         assert!(volume.was_latched());
+        // Nothing but the header was read yet.
+        let cached = cached_bytes(&failing);
+        let (few, all) = (2 * MIB, lost.len());
+        assert!(if protections.drop_cache() { cached < few } else { cached >= all }, "{cached} bytes in the cache");
         let mut kept = vec![0; 4 * MIB];
         volume.read_at(0, &mut kept).unwrap();
         assert!(kept == pattern(1, 4 * MIB), "what a good flush covered is there");
@@ -322,8 +326,48 @@ fn a_failed_flush_latches_and_the_next_opener_sees_what_the_disk_has() {
     };
     let twin = shown(Protections { drop_cache: false, ..Protections::ON });
     assert!(twin == lost, "the page cache still shows all that the disk does not have");
-    home.dir.create_new(&format!("volumes/{id}.luks.latch")).unwrap();
+    fs::write(home.dir.path_of(&format!("volumes/{id}.luks.latch")), "").unwrap();
     let honest = shown(Protections::ON);
     assert!(honest != lost, "what the disk has is served");
-    assert!(!home.dir.exists(&format!("volumes/{id}.luks.latch")));
+    assert!(!volume::inspect(&home.dir, &id).unwrap().latched);
+}
+
+/// What the page cache holds of a file, as mincore(2) has it: the judge is util-linux's fincore.
+fn cached_bytes(file: &Path) -> usize {
+    let output = Command::new("fincore").args(["--bytes", "--noheadings", "--output", "RES"]).arg(file).output();
+    let output = output.unwrap_or_else(|error| panic!("fincore: {error}; this test needs util-linux"));
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// There is room for no block and no name when the flush fails.
+#[test]
+fn a_latch_needs_no_room_on_the_disk() {
+    let latched_on_a_full_disk = |protections: Protections| {
+        let disk = Mount::ext4(16);
+        let home = TestHome::below(&disk.at);
+        let id = VolumeId::random();
+        let expected = home.make(&id, 64 << 20, ENCRYPTED).unwrap();
+        let volume = home.open(&id, expected, protections).unwrap();
+        volume.write_at(0, &pattern(1, 4096)).unwrap();
+        volume.flush().unwrap();
+        // A file cut short fails the next flush as a disk would.
+        let file = home.dir.path_of(&volume::relative_path(&id, ENCRYPTED));
+        fs::File::options().write(true).open(file).unwrap().set_len(1 << 20).unwrap();
+        // The last blocks go, then the last inodes or the last room for a name.
+        let volumes = home.dir.path_of("volumes");
+        for (length, folder) in [(256 * 1024, &disk.at), (4096, &disk.at), (0, &volumes)] {
+            let name = |number: u32| folder.join(format!("{length}-{number}"));
+            let full = (0..100_000).find(|number| fs::write(name(*number), vec![1; length]).is_err());
+            assert!(full.is_some_and(|number| number > 0));
+        }
+        let error = volume.flush().unwrap_err().to_string();
+        let latched = volume::inspect(&home.dir, &id).unwrap().latched;
+        assert_eq!(error.contains("could not be recorded"), !latched, "{error}");
+        latched
+    };
+    assert!(latched_on_a_full_disk(Protections::ON));
+    assert!(
+        !latched_on_a_full_disk(Protections { latch_ahead: false, ..Protections::ON }),
+        "made too late, it is lost"
+    );
 }

@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use super::backends::{Flush, PowerCut};
 use super::{SECTOR_SIZES, TestHome, key, new_encryption, pattern};
 use crate::device::protections::Protections;
-use crate::device::volume::{self, Expected, Format, OpenOptions, header_io};
+use crate::device::storage::Latch as _;
+use crate::device::volume::{self, Expected, Format, OpenOptions, Volume, header_io};
 use crate::device::{BlockDevice as _, DeviceErrorKind};
 use crate::ids::VolumeId;
 use crate::luks2::{COPY_BYTES, Copies, CopyState, DATA_OFFSET, Damage, HEADER_BYTES, Header};
@@ -106,6 +107,51 @@ fn only_one_opener_at_a_time() {
     volume::delete(&home.dir, &id).unwrap();
     assert_eq!(volume::delete(&home.dir, &id).unwrap_err().kind(), DeviceErrorKind::NotFound);
     assert_eq!(home.open(&id, expected, Protections::ON).unwrap_err().kind(), DeviceErrorKind::NotFound);
+}
+
+#[test]
+fn those_who_only_read_share_a_volume_and_keep_writers_out() {
+    let home = TestHome::new();
+    let id = VolumeId::random();
+    let expected = home.make(&id, GIB, ENCRYPTED).unwrap();
+    home.open(&id, expected, Protections::ON).unwrap().write_at(0, &pattern(1, 4096)).unwrap();
+    let read = |shared, protections| {
+        let options = OpenOptions { read_only: true, shared, protections, ..OpenOptions::default() };
+        volume::open(&home.dir, &id, expected, Some(&key(1)), options)
+    };
+    let holds = |volume: &Volume| {
+        let mut found = vec![0; 4096];
+        volume.read_at(0, &mut found).unwrap();
+        assert_eq!(found, pattern(1, 4096));
+    };
+    let locked = |opened: Result<Volume, crate::device::DeviceError>| {
+        assert_eq!(opened.unwrap_err().kind(), DeviceErrorKind::Locked);
+    };
+    // A damaged copy is repaired by the first, who is alone then.
+    let file = fs::File::options().write(true).open(home.dir.path_of(&format!("volumes/{id}.luks"))).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 512], 0).unwrap();
+    let (one, other) = (read(true, Protections::ON).unwrap(), read(true, Protections::ON).unwrap());
+    assert!(volume::verify(&home.dir, &id, expected, Some(&key(1))).unwrap().problems.is_empty());
+    for reader in [&one, &other] {
+        holds(reader);
+    }
+    assert!(volume::is_open(&home.dir, &id).unwrap() && !volume::is_attached(&home.dir, &id).unwrap());
+    locked(home.open(&id, expected, Protections::ON));
+    locked(read(false, Protections::ON));
+    assert_eq!(volume::delete(&home.dir, &id).unwrap_err().kind(), DeviceErrorKind::Locked);
+    drop(one);
+    locked(home.open(&id, expected, Protections::ON));
+    // The cache cannot be dropped under the eyes of a reader.
+    let latch = volume::latch::LatchFile::new(&home.dir, &format!("volumes/{id}.luks"), true).unwrap();
+    latch.set("the disk failed").unwrap();
+    locked(read(true, Protections::ON));
+    drop(other);
+    assert!(read(true, Protections::ON).unwrap().was_latched());
+
+    let writer = home.open(&id, expected, Protections::ON).unwrap();
+    locked(read(true, Protections::ON));
+    holds(&read(true, Protections { owner_lock: false, ..Protections::ON }).unwrap());
+    drop(writer);
 }
 
 #[test]
@@ -354,7 +400,7 @@ fn a_volume_opened_for_reading_takes_no_writes() {
     volume.flush().unwrap();
 }
 
-/// A latch from an earlier process: opening removes it and says so.
+/// A latch from an earlier process: opening clears it and says so.
 #[test]
 fn a_latched_volume_opens_once_more_and_says_that_it_was_latched() {
     let home = TestHome::new();
@@ -366,7 +412,7 @@ fn a_latched_volume_opens_once_more_and_says_that_it_was_latched() {
     volume::grow(&home.dir, &id, expected, 2 * GIB).unwrap();
     let expected = Expected { length: 2 * GIB, ..expected };
     volume::open(&home.dir, &id, expected, Some(&key(2)), OpenOptions::default()).unwrap_err();
-    assert!(volume::inspect(&home.dir, &id).unwrap().latched, "only who serves the volume removes it");
+    assert!(volume::inspect(&home.dir, &id).unwrap().latched, "only who serves the volume clears it");
     assert!(home.open(&id, expected, Protections::ON).unwrap().was_latched());
     assert!(!volume::inspect(&home.dir, &id).unwrap().latched);
     assert!(!home.open(&id, expected, Protections::ON).unwrap().was_latched());

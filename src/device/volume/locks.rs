@@ -1,7 +1,7 @@
 //! The two locks of a volume file.
 //!
-//! *Ownership* is an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on the whole file: one opener at a time, gone
-//! with the descriptor however its process ends. *The header* is under flock(2), which is what cryptsetup takes: shared
+//! *Ownership* is an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on the whole file, gone with the descriptor however
+//! its process ends: exclusive for whoever writes, shared among those that only read. *The header* is under flock(2), which is what cryptsetup takes: shared
 //! while a volume is open, so that `luksDump` works, exclusive only around our own header writes.
 
 use std::fs::File;
@@ -43,14 +43,38 @@ impl Drop for Owner {
     }
 }
 
+impl Owner {
+    /// Lets others in that only read.
+    pub(in crate::device) fn share(&self, id: &VolumeId) -> Result<(), DeviceError> {
+        take(&self.file, libc::F_RDLCK, id)
+    }
+}
+
 /// Takes ownership.
 ///
 /// # Errors
 /// [`DeviceErrorKind::Locked`] if anybody else has it.
 pub(in crate::device) fn own(file: &File, id: &VolumeId) -> Result<Owner, DeviceError> {
+    own_as(file, libc::F_WRLCK, id)
+}
+
+/// Joins those that only read the file.
+///
+/// # Errors
+/// [`DeviceErrorKind::Locked`] if somebody has it for himself.
+pub(in crate::device) fn join(file: &File, id: &VolumeId) -> Result<Owner, DeviceError> {
+    own_as(file, libc::F_RDLCK, id)
+}
+
+fn own_as(file: &File, kind: i32, id: &VolumeId) -> Result<Owner, DeviceError> {
     let file = file.try_clone().map_err(|error| DeviceError::io("cannot copy a descriptor", error))?;
-    match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-        Ok(_) => Ok(Owner { file }),
+    take(&file, kind, id)?;
+    Ok(Owner { file })
+}
+
+fn take(file: &File, kind: i32, id: &VolumeId) -> Result<(), DeviceError> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(kind))) {
+        Ok(_) => Ok(()),
         Err(Errno::EAGAIN | Errno::EACCES) => Err(DeviceError::new(
             DeviceErrorKind::Locked,
             format!("volume {id} is in use by another process; detach it first"),
@@ -59,12 +83,24 @@ pub(in crate::device) fn own(file: &File, id: &VolumeId) -> Result<Owner, Device
     }
 }
 
-/// Whether somebody owns the file.
+/// Whether somebody owns the file, alone or with others.
 ///
 /// # Errors
 /// If the file system knows no such locks.
 pub(in crate::device) fn is_owned(file: &File) -> Result<bool, DeviceError> {
-    let mut lock = whole_file(libc::F_WRLCK);
+    is_refused(file, libc::F_WRLCK)
+}
+
+/// Whether somebody owns the file and lets nobody else in.
+///
+/// # Errors
+/// If the file system knows no such locks.
+pub(in crate::device) fn is_owned_alone(file: &File) -> Result<bool, DeviceError> {
+    is_refused(file, libc::F_RDLCK)
+}
+
+fn is_refused(file: &File, kind: i32) -> Result<bool, DeviceError> {
+    let mut lock = whole_file(kind);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))
         .map_err(|errno| DeviceError::io("cannot ask for a volume file's lock", errno.into()))?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)

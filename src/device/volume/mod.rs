@@ -4,7 +4,7 @@
 
 mod create;
 pub(super) mod header_io;
-mod latch;
+pub(super) mod latch;
 pub(super) mod locks;
 mod open;
 mod report;
@@ -63,9 +63,18 @@ pub fn relative_path(id: &VolumeId, format: Format) -> String {
 ///
 /// # Errors
 /// [`DeviceErrorKind::NotFound`] if there is no such volume file.
-pub fn is_attached(dir: &HomeDir, id: &VolumeId) -> Result<bool, DeviceError> {
+pub fn is_open(dir: &HomeDir, id: &VolumeId) -> Result<bool, DeviceError> {
     let Found { file, .. } = find(dir, id, OFlag::O_RDONLY)?;
     locks::is_owned(&file)
+}
+
+/// Whether some process has the volume for itself, as an exporter does: not those that only read it and share it.
+///
+/// # Errors
+/// [`DeviceErrorKind::NotFound`] if there is no such volume file.
+pub fn is_attached(dir: &HomeDir, id: &VolumeId) -> Result<bool, DeviceError> {
+    let Found { file, .. } = find(dir, id, OFlag::O_RDONLY)?;
+    locks::is_owned_alone(&file)
 }
 
 /// Deletes a volume's file. Its space is given back; the wrapped data key goes with it.

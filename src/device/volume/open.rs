@@ -30,6 +30,8 @@ pub struct Expected {
 pub struct OpenOptions {
     /// Writes are refused.
     pub read_only: bool,
+    /// Others that only read may have it open at the same time. Means nothing unless it is `read_only`.
+    pub shared: bool,
     /// Which engine encrypts.
     pub engine: EngineChoice,
     /// How the file is mapped.
@@ -37,10 +39,17 @@ pub struct OpenOptions {
     pub(crate) protections: Protections,
 }
 
+impl OpenOptions {
+    fn is_shared(self) -> bool {
+        self.read_only && self.shared
+    }
+}
+
 impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             read_only: false,
+            shared: false,
             engine: EngineChoice::default(),
             file: FileOptions::default(),
             protections: Protections::ON,
@@ -70,10 +79,12 @@ pub struct Volume {
 ///
 /// In this order: the file's lock is taken; if an earlier flush failed, its page cache is dropped; the header is read
 /// and compared with `expected`; the key is checked against the digest; a damaged or older copy of the header is
-/// written anew; the latch of the failed flush is removed. Only then is there a device.
+/// written anew; the latch of the failed flush is cleared. Only then is there a device.
+///
+/// Who shares a volume has it for himself for as long as that takes, or joins others that have it open and did it.
 ///
 /// # Errors
-/// [`DeviceErrorKind::NotFound`]; [`DeviceErrorKind::Locked`] if another process has it open;
+/// [`DeviceErrorKind::NotFound`]; [`DeviceErrorKind::Locked`] if another process has it open and does not share it;
 /// [`DeviceErrorKind::Damaged`] if both header copies are, or file, header and `expected` differ;
 /// [`DeviceErrorKind::Refused`] for a header outside the accepted profile; [`DeviceErrorKind::WrongKey`].
 pub fn open(
@@ -87,7 +98,7 @@ pub fn open(
     let name = relative_path(id, expected.format);
     let opened = Opened::new(dir, id, &name, options)?;
     opened.check_file_length(id, expected)?;
-    let Opened { storage, header_lock, was_latched, owner } = opened;
+    let Opened { storage, header_lock, was_latched, owner, joined } = opened;
     let mut header = None;
     let layers = match (expected.format, key) {
         (Format::Encrypted(sector_size), Some(key)) => {
@@ -100,7 +111,9 @@ pub fn open(
             }
             let cipher = XtsCipher::new(key, options.engine)
                 .map_err(|error| wrong_key(format!("the data key of volume {id} is refused")).with_source(error))?;
-            header = Some(Mutex::new(repair(&storage, &header_lock, found, copies)?));
+            // Whoever was there first has repaired what there was to repair.
+            let sound = if joined { (found, copies) } else { repair(&storage, &header_lock, found, copies)? };
+            header = Some(Mutex::new(sound));
             let device =
                 CryptDevice::with(storage, DATA_OFFSET, expected.length, cipher, sector_size, options.protections)?;
             Layers::Encrypted(Box::new(device))
@@ -115,8 +128,10 @@ pub fn open(
     };
     if was_latched {
         // What is served from here on is what the disk has.
-        dir.remove_file(&latch::relative_path(&name)).map_err(dir_error)?;
-        dir.sync_dir(super::DIRECTORY).map_err(dir_error)?;
+        latch::clear(dir, &name)?;
+    }
+    if let Some(owner) = owner.as_ref().filter(|_| options.is_shared() && !joined) {
+        owner.share(id)?;
     }
     Ok(Volume { layers, read_only: options.read_only, was_latched, header, header_lock, _owner: owner })
 }
@@ -130,7 +145,7 @@ pub fn grow(dir: &HomeDir, id: &VolumeId, expected: Expected, length: u64) -> Re
     let name = relative_path(id, expected.format);
     let opened = Opened::new(dir, id, &name, OpenOptions::default())?;
     opened.check_file_length(id, expected)?;
-    let Opened { storage, header_lock, was_latched: _, owner: _owner } = opened;
+    let Opened { storage, header_lock, was_latched: _, owner: _owner, joined: _ } = opened;
     let Format::Encrypted(sector_size) = expected.format else { return storage.grow(length) };
     let (header, copies) = header_io::read(&storage)?;
     // A grow that was cut short may have got as far as the header.
@@ -254,26 +269,40 @@ struct Opened {
     header_lock: locks::HeaderLock,
     was_latched: bool,
     owner: Option<locks::Owner>,
+    /// Others have it open too.
+    joined: bool,
 }
 
 impl Opened {
     fn new(dir: &HomeDir, id: &VolumeId, name: &str, options: OpenOptions) -> Result<Self, DeviceError> {
         let file = dir.open_file(name, OFlag::O_RDWR).map_err(dir_error)?;
-        let owner = options.protections.owner_lock().then(|| locks::own(&file, id)).transpose()?;
+        let (owner, joined) = match options.protections.owner_lock().then(|| locks::own(&file, id)).transpose() {
+            Err(error) if error.kind() == DeviceErrorKind::Locked && options.is_shared() => {
+                (Some(locks::join(&file, id)?), true)
+            }
+            owned => (owned?, false),
+        };
         let header_lock = locks::HeaderLock::shared(&file, options.protections)?;
-        let latch = latch::LatchFile::new(dir, name)?;
-        let mut was_latched = dir.exists(&latch::relative_path(name));
+        let ahead = !options.read_only && options.protections.latch_ahead();
+        let latch = latch::LatchFile::new(dir, name, ahead)?;
+        let mut was_latched = latch::is_set(dir, name)?;
         // A process that died before its next flush left a failure that nobody has heard of yet: we hear it here, once.
         if let Err(error) = file.sync_data() {
             latch.set(&error.to_string())?;
             was_latched = true;
+        }
+        if was_latched && joined {
+            return Err(DeviceError::new(
+                DeviceErrorKind::Locked,
+                format!("a flush of volume {id} failed, and others read it: it opens again once they are done"),
+            ));
         }
         if was_latched && options.protections.drop_cache() {
             latch::drop_page_cache(&file)?;
         }
         let storage = MappedFile::with(file, options.file, options.protections)?;
         let storage = Latched::with(storage, Some(Box::new(latch)), options.protections);
-        Ok(Self { storage, header_lock, was_latched, owner })
+        Ok(Self { storage, header_lock, was_latched, owner, joined })
     }
 
     fn check_file_length(&self, id: &VolumeId, expected: Expected) -> Result<(), DeviceError> {

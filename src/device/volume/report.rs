@@ -23,7 +23,7 @@ pub struct Inspection {
     pub file_bytes: u64,
     /// How many bytes of the disk it takes.
     pub allocated_bytes: u64,
-    /// Whether a process has it open.
+    /// Whether a process has it for itself, as an exporter does.
     pub attached: bool,
     /// Whether a flush failed and the volume was not opened since.
     pub latched: bool,
@@ -39,7 +39,7 @@ pub fn inspect(dir: &HomeDir, id: &VolumeId) -> Result<Inspection, DeviceError> 
     let Found { file, name, encrypted } = find(dir, id, OFlag::O_RDONLY)?;
     let fail = |error| DeviceError::io(format!("cannot read {name}"), error);
     let metadata = file.metadata().map_err(fail)?;
-    let attached = locks::is_owned(&file)?;
+    let attached = locks::is_owned_alone(&file)?;
     let header = if encrypted {
         let _lock = locks::HeaderLock::shared(&file, Protections::ON)?;
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(HEADER_BYTES);
@@ -53,7 +53,7 @@ pub fn inspect(dir: &HomeDir, id: &VolumeId) -> Result<Inspection, DeviceError> 
         file_bytes: metadata.len(),
         allocated_bytes: metadata.blocks() * 512,
         attached,
-        latched: dir.exists(&latch::relative_path(&name)),
+        latched: latch::is_set(dir, &name)?,
         header,
         file: name,
     })
