@@ -75,6 +75,36 @@ fn a_hint_stands_on_a_terminal_only() {
     assert!(piped.contains("An error occurred (NotFoundException)") && !piped.contains("hint"), "{piped}");
 }
 
+/// What a hint says to type can be typed, and helps.
+#[test]
+fn a_hint_is_the_command_that_helps() {
+    let base = tempfile::tempdir().unwrap();
+    let home = base.path().join("home");
+    let run = |line: &str| {
+        let output = blockseal(&home, &line.split_whitespace().collect::<Vec<_>>()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    };
+    let (_, key) = run("kms create-key --query KeyMetadata.Arn --output text");
+    let create = format!("ec2 create-volume --size 1 --encrypted --kms-key-id {key} --query VolumeId --output text");
+    let (_, volume) = run(&create);
+    let generate = format!("kms generate-data-key-without-plaintext --key-spec AES_256 --key-id {key}");
+    let attach = format!("ec2 attach-volume --volume-id {volume}");
+    assert!(run(&format!("kms disable-key --key-id {key}")).0);
+    for refused in [&generate, &attach] {
+        let shown = on_a_terminal(&home, refused);
+        assert!(shown.contains(&format!("blockseal kms enable-key --key-id {key}")), "{shown}");
+    }
+    assert!(run(&format!("kms schedule-key-deletion --key-id {key} --pending-window-in-days 7")).0);
+    for refused in [&generate, &attach] {
+        let shown = on_a_terminal(&home, refused);
+        assert!(shown.contains(&format!("blockseal kms cancel-key-deletion --key-id {key}")), "{shown}");
+    }
+    assert!(!run(&generate).0);
+    assert!(run(&format!("kms cancel-key-deletion --key-id {key}")).0);
+    assert!(run(&format!("kms enable-key --key-id {key}")).0);
+    assert!(run(&generate).0);
+}
+
 #[test]
 fn a_table_fits_the_terminal() {
     let base = tempfile::tempdir().unwrap();

@@ -8,17 +8,12 @@ pub(super) fn hint(code: &str) -> Option<&'static str> {
              blockseal cloudtrail lookup-events --lookup-attributes AttributeKey=EventName,AttributeValue=Encrypt"
         }
         "IncorrectKeyException" => "leave --key-id out: the blob names its key",
-        "DisabledException" => "blockseal kms enable-key --key-id KEY",
-        "KMSInvalidStateException" => {
-            "blockseal kms describe-key --key-id KEY shows its state; cancel-key-deletion and enable-key bring it back"
-        }
         "NotFoundException" => {
             "blockseal kms list-keys and list-aliases show what there is; --account and --region say where"
         }
         "AccessDeniedException" | "UnauthorizedOperation" => {
             "--principal says who calls, --account whose resources are meant"
         }
-        "CustomerKeyHasBeenRevoked" => "blockseal kms describe-key --key-id KEY shows why the key cannot be used",
         "InvalidVolume.NotFound" => {
             "blockseal ec2 describe-volumes shows what there is; --account and --region say where"
         }

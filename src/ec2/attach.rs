@@ -129,11 +129,12 @@ fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Res
 fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
     let ServiceError::Refused(refusal) = error else { return error };
     let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
+    let remedy = refusal.hint.map_or_else(String::new, |hint| format!(" Try: {hint}"));
     ServiceError::refused(
         "CustomerKeyHasBeenRevoked",
         format!("Volume {id} cannot be attached. The encrypted volume was unable to access the KMS key."),
     )
-    .with_hint(format!("KMS answered {}{reason}", refusal.code))
+    .with_hint(format!("KMS answered {}{reason}{remedy}", refusal.code))
 }
 
 fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttachment, ServiceError> {

@@ -118,9 +118,12 @@ pub fn check(operation: &str, state: KeyState, arn: &str) -> Result<(), ServiceE
     match row[state as usize] {
         _ if twin::is_off(Protection::KeyState) => Ok(()),
         Outcome::Goes => Ok(()),
-        Outcome::Disabled => Err(ServiceError::refused("DisabledException", format!("{arn} is disabled."))),
+        Outcome::Disabled => Err(ServiceError::refused("DisabledException", format!("{arn} is disabled."))
+            .with_hint(format!("blockseal kms enable-key --key-id {arn}"))),
         Outcome::InvalidState(what) => {
-            Err(ServiceError::refused("KMSInvalidStateException", format!("{arn} is {what}.")))
+            let command = if row[state as usize] == DEL { "cancel-key-deletion" } else { "describe-key" };
+            Err(ServiceError::refused("KMSInvalidStateException", format!("{arn} is {what}."))
+                .with_hint(format!("blockseal kms {command} --key-id {arn}")))
         }
     }
 }
