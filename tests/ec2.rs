@@ -479,3 +479,35 @@ fn a_dead_exporter_is_noticed_by_any_command() {
         scene.attach();
     }
 }
+
+/// A plain detach waits for an exporter that does not answer; another shell need not wait with it.
+#[test]
+fn a_forced_detach_does_not_wait_behind_another_detach() {
+    let home = Home::new();
+    let volume = home.json("ec2 create-volume --size 1")["VolumeId"].as_str().unwrap().to_owned();
+    home.json(&format!("ec2 attach-volume --volume-id {volume}"));
+    let exporter = nix::unistd::Pid::from_raw(home.processes()[0]);
+    nix::sys::signal::kill(exporter, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let plain = home
+        .command(["ec2", "detach-volume", "--volume-id", &volume])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let plain = plain.unwrap();
+    let state = || home.json("ec2 describe-volumes")["Volumes"][0]["Attachments"][0]["State"].clone();
+    eventually("the other shell is detaching", || state() == "detaching");
+    let began = std::time::Instant::now();
+    let output = home.run(["ec2", "detach-volume", "--force", "--volume-id", &volume]);
+    let took = began.elapsed();
+    assert!(output.status.success(), "{}", both(&output));
+    assert!(took < std::time::Duration::from_secs(5), "it waited {took:?}");
+    let plain = plain.wait_with_output().unwrap();
+    assert!(plain.status.success(), "{}", both(&plain));
+    let told = [both(&output), both(&plain)].concat();
+    assert_eq!(told.matches("was killed; what no flush had acknowledged may be lost").count(), 1, "{told}");
+    assert_eq!(home.json("ec2 describe-volumes")["Volumes"][0]["State"], "available");
+    assert!(home.processes().is_empty());
+    // It is whole and free.
+    home.json(&format!("ec2 attach-volume --volume-id {volume}"));
+    home.json(&format!("ec2 detach-volume --volume-id {volume}"));
+}

@@ -3,6 +3,8 @@
 //! A volume is attached while an exporter holds its file's lock. The row of an attachment is written before the exporter
 //! starts and removed after it ended; whatever ends in between, [`super::settle`] finds the row and looks at the lock.
 
+use std::time::Duration;
+
 use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::{self, InstanceId, VolumeId};
 
@@ -41,6 +43,8 @@ pub fn attach_volume(call: &Call<'_>, request: AttachVolumeRequest) -> Result<Vo
 struct Attached {
     row: VolumeRow,
     attachment: AttachmentRow,
+    /// Another command ended this attachment meanwhile: nothing is left to do.
+    ended: bool,
     _lease: Option<Lease>,
 }
 
@@ -58,7 +62,7 @@ fn prepare_attach(
     *attempt = Some(attachment.clone());
     record::instance(draft, &row, &attachment);
     match open(call, &row, &mut attachment) {
-        Ok(()) => Ok(Attached { row, attachment, _lease: lease.until_commit() }),
+        Ok(()) => Ok(Attached { row, attachment, ended: false, _lease: lease.until_commit() }),
         Err(error) => {
             settle::end_attachment(call.home, &row, &attachment)?;
             Err(error)
@@ -149,7 +153,8 @@ fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttac
 ///
 /// # Errors
 /// `IncorrectState` if the volume is not attached, or if its exporter gives no sign of life for some seconds or is not
-/// done within a minute; it then goes on ending, and `Force` kills it.
+/// done within a minute; it then goes on ending, and `Force` kills it. `Force` does so too under the hands of a detach that
+/// still waits, and itself waits for other operations no longer than five seconds.
 pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<VolumeAttachment, ServiceError> {
     settle::repair(call.home)?;
     run_steps(
@@ -158,8 +163,10 @@ pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<Vo
         record::detach_request(&request),
         |draft| prepare_detach(call, &request, draft),
         |step: &mut Step<'_>, detached| {
-            table::remove_attachment(step.tx, &detached.row.id)?;
-            table::set_state(step.tx, &detached.row.id, State::Available)?;
+            if !detached.ended {
+                table::remove_attachment(step.tx, &detached.row.id)?;
+                table::set_state(step.tx, &detached.row.id, State::Available)?;
+            }
             let answer = describe::attachment(step.call, &detached.attachment, "detaching");
             step.draft.set_response(record::attachment_response(&step.call.request_id, &answer));
             Ok(answer)
@@ -171,11 +178,21 @@ fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Dr
     permission::check(call)?;
     let id = params::volume_id(&request.volume_id)?;
     let force = request.force.unwrap_or(false);
-    let lease = Lease::take(call.home, &id)?;
+    let (lease, killed) =
+        if force { lease_by_force(call, request, &id)? } else { (Lease::take(call.home, &id)?, None) };
+    let mut ended = false;
     let (row, attachment) = call.home.write(|tx| {
         let row = describe::owned(tx, call, &id)?.ok_or_else(|| params::no_such_volume(&id))?;
         record::volume(draft, &row);
-        let Some(attachment) = table::attachment(tx, &id)? else {
+        let found = table::attachment(tx, &id)?;
+        if let Some(killed) =
+            killed.filter(|killed| found.as_ref().is_none_or(|found| found.grant_name != killed.grant_name))
+        {
+            record::instance(draft, &row, &killed);
+            ended = true;
+            return Ok((row, killed));
+        }
+        let Some(attachment) = found else {
             return Err(ServiceError::refused(
                 "IncorrectState",
                 format!("Volume '{id}' is in the '{}' state.", row.state.as_str()),
@@ -187,6 +204,9 @@ fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Dr
         table::put_attachment(tx, &AttachmentRow { state: "detaching".to_owned(), ..attachment.clone() })?;
         Ok((row, attachment))
     })?;
+    if ended {
+        return Ok(Attached { row, attachment, ended, _lease: lease.until_commit() });
+    }
     match exporter::stop(call.home, &attachment, force) {
         Ok(None) => {}
         Ok(Some(told)) => settle::tell(call.home, &told)?,
@@ -200,7 +220,48 @@ fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Dr
     if let Some(grant) = &attachment.grant_id {
         keys::retire(call.home, &row, grant)?;
     }
-    Ok(Attached { row, attachment, _lease: lease.until_commit() })
+    Ok(Attached { row, attachment, ended, _lease: lease.until_commit() })
+}
+
+/// How long a forced detach waits for another operation on the volume, and then for what it did to take effect.
+const FORCE_PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// The lease of a detach that does not wait its turn: an exporter that another detach waits for is killed, which ends that
+/// detach as well. Answers the attachment whose exporter was killed.
+fn lease_by_force(
+    call: &Call<'_>,
+    request: &DetachVolumeRequest,
+    id: &VolumeId,
+) -> Result<(Lease, Option<AttachmentRow>), ServiceError> {
+    let [turn, effect] = FORCE_PATIENCE;
+    if let Some(lease) = Lease::take_within(call.home, id, turn)? {
+        return Ok((lease, None));
+    }
+    let attachment = call.home.read(|tx| {
+        describe::owned(tx, call, id)?.ok_or_else(|| params::no_such_volume(id))?;
+        Ok::<_, ServiceError>(table::attachment(tx, id)?)
+    })?;
+    let killed = match attachment.filter(|attachment| attachment.state == "detaching") {
+        None => None,
+        Some(attachment) => {
+            check_names(request, &attachment)?;
+            params::dry_run(request.dry_run)?;
+            exporter::kill(call.home, id)?;
+            Some(attachment)
+        }
+    };
+    if let Some(lease) = Lease::take_within(call.home, id, effect)? {
+        return Ok((lease, killed));
+    }
+    let what = if killed.is_some() {
+        "its exporter was killed, and the detach that waited for it"
+    } else {
+        "another operation"
+    };
+    Err(ServiceError::refused(
+        "IncorrectState",
+        format!("Volume '{id}' is not detached: {what} has not ended for {} seconds. Try again.", effect.as_secs()),
+    ))
 }
 
 /// Instance and device, where given, must be those of the attachment.

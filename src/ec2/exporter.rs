@@ -120,8 +120,8 @@ pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Resu
             None
         }
         Err(_) if force => {
-            process::kill(home.dir(), id).map_err(ServiceError::machine)?;
-            Some(format!("the exporter of volume {id} was killed; what no flush had acknowledged may be lost"))
+            kill(home, id)?;
+            None
         }
         Err(error) => {
             let process = attachment.exporter.map(|pid| format!(" (process {pid})")).unwrap_or_default();
@@ -144,6 +144,17 @@ pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Resu
     }
     clear(home, id)?;
     Ok(told)
+}
+
+/// Kills the exporter and has the user told what that may have cost.
+pub(super) fn kill(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    if process::kill(home.dir(), id).map_err(ServiceError::machine)?.is_some() {
+        settle::tell(
+            home,
+            &format!("the exporter of volume {id} was killed; what no flush had acknowledged may be lost"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Ends an exporter that serves a file which is the volume's no more; answers whether it is gone.

@@ -55,16 +55,25 @@ impl Lease {
 
     /// The volume's lease, waiting for an operation that is under way.
     pub(super) fn take(home: &Home, volume: &VolumeId) -> Result<Self, ServiceError> {
-        let deadline = Instant::now() + PATIENCE;
+        Self::take_within(home, volume, PATIENCE)?.ok_or_else(|| {
+            ServiceError::refused(
+                "IncorrectState",
+                format!("Another operation on volume '{volume}' has not ended for {} seconds.", PATIENCE.as_secs()),
+            )
+        })
+    }
+
+    /// The same for an operation that is waited for no longer than `patience`; `None` if it goes on.
+    pub(super) fn take_within(
+        home: &Home,
+        volume: &VolumeId,
+        patience: Duration,
+    ) -> Result<Option<Self>, ServiceError> {
+        let deadline = Instant::now() + patience;
         loop {
-            if let Some(lease) = Self::try_take(home, volume)? {
+            let lease = Self::try_take(home, volume)?;
+            if lease.is_some() || Instant::now() >= deadline {
                 return Ok(lease);
-            }
-            if Instant::now() >= deadline {
-                return Err(ServiceError::refused(
-                    "IncorrectState",
-                    format!("Another operation on volume '{volume}' has not ended for {} seconds.", PATIENCE.as_secs()),
-                ));
             }
             sleep(Duration::from_millis(5));
         }
