@@ -1,5 +1,6 @@
 //! Where the demo plays: a temporary directory, a shell that runs the printed lines, and what the audience sees.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -49,6 +50,8 @@ pub(super) struct Stage {
     wait_for_key: bool,
     colour: bool,
     steps: u32,
+    /// Letters on the line that is not ended yet: a command whose outcome may stand beside it.
+    column: Cell<usize>,
     began: Instant,
 }
 
@@ -56,7 +59,6 @@ const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
 const GREEN: &str = "32";
-const YELLOW: &str = "33";
 const CYAN: &str = "36";
 
 impl Stage {
@@ -83,6 +85,7 @@ impl Stage {
             wait_for_key,
             colour,
             steps: 0,
+            column: Cell::new(0),
             began: Instant::now(),
         })
     }
@@ -111,10 +114,10 @@ impl Stage {
     pub(super) fn step(&mut self, title: &str) -> Result<(), Halt> {
         self.steps += 1;
         if self.wait_for_key {
-            say(&self.styled(DIM, "\n   Enter goes on"))?;
+            self.line(&self.styled(DIM, "   Enter goes on"))?;
             self.wait()?;
         }
-        say(&self.styled(BOLD, &format!("\n{:>2}  {title}", self.steps)))
+        self.line(&self.styled(BOLD, &format!("{} {title}", self.steps)))
     }
 
     /// Waits for Enter, or the end of input.
@@ -155,25 +158,38 @@ impl Stage {
         self.execute(line)?.succeeded(line)
     }
 
-    /// Prints and runs `NAME=$(line)`: what the line prints is `$NAME` from now on.
-    pub(super) fn assign(&mut self, name: &'static str, line: &str) -> Result<(), Halt> {
+    /// Prints and runs `NAME=$(line)`, and shows what it printed, which is `$NAME` from now on.
+    pub(super) fn set(&mut self, name: &'static str, line: &str) -> Result<(), Halt> {
+        self.set_quietly(name, line)?;
+        self.note(self.variable(name))
+    }
+
+    /// The same for what is too long to be shown.
+    pub(super) fn set_quietly(&mut self, name: &'static str, line: &str) -> Result<(), Halt> {
         self.command(&format!("{name}=$({line})"))?;
         let value = self.execute(line)?.succeeded(line)?.stdout.trim_end().to_owned();
-        let shown: String = value.chars().take(WIDTH - 20).collect();
-        self.note(&if shown == value { shown } else { format!("{shown} ... ({} letters)", value.len()) })?;
         self.variables.insert(name, value);
         Ok(())
     }
 
-    /// Prints and runs a line that must be refused with AWS's error `code`.
+    /// Prints `NAME="text"` and keeps the text as the shell expands it.
+    pub(super) fn set_text(&mut self, name: &'static str, text: &str) -> Result<(), Halt> {
+        self.command(&format!("{name}=\"{text}\""))?;
+        let expand = format!("printf %s \"{text}\"");
+        let value = self.execute(&expand)?.succeeded(&expand)?.stdout;
+        self.variables.insert(name, value);
+        Ok(())
+    }
+
+    /// Prints and runs a line that must be refused with AWS's error `code`; shows what it said, cut to a line.
     pub(super) fn refused(&self, line: &str, code: &str) -> Result<(), Halt> {
         self.command(line)?;
         let ended = self.execute(line)?;
-        let error = ended.stderr.trim();
-        self.refusal(error)?;
+        let error = ended.stderr.trim().replace('\n', " ");
         if ended.code == Some(254) && error.contains(&format!("({code})")) {
-            self.holds(&format!("refused with {code}"))
+            self.holds(&cut(&error, WIDTH - MARGIN - 4))
         } else {
+            self.note(&error)?;
             Err(self.fails(&format!("`{line}` should have been refused with {code}")))
         }
     }
@@ -208,19 +224,46 @@ impl Stage {
         Ok(Ended { stdout: text(output.stdout), stderr: text(output.stderr), code: output.status.code(), took })
     }
 
-    fn command(&self, line: &str) -> Result<(), Halt> {
-        let line = line.replace('\n', "\n        ");
-        say(&format!("    {} {}", self.styled(DIM, "$"), self.styled(CYAN, &line)))
+    /// Prints a command, and leaves its line open for what comes of it.
+    pub(super) fn command(&self, line: &str) -> Result<(), Halt> {
+        self.end_line()?;
+        let width = 4 + line.lines().last().map_or(0, |line| line.chars().count());
+        let line = line.replace('\n', "\n      ");
+        self.column.set(width);
+        let mut out = io::stdout().lock();
+        write!(out, "  {} {}", self.styled(DIM, "$"), self.styled(CYAN, &line))?;
+        Ok(out.flush()?)
+    }
+
+    /// A line of its own.
+    pub(super) fn line(&self, text: &str) -> Result<(), Halt> {
+        self.end_line()?;
+        say(text)
+    }
+
+    fn end_line(&self) -> Result<(), Halt> {
+        if self.column.replace(0) > 0 { say("") } else { Ok(()) }
+    }
+
+    /// What came of a command: beside it if there is room, else below it.
+    fn outcome(&self, style: &str, mark: &str, text: &str) -> Result<(), Halt> {
+        let mark_width = if mark.is_empty() { 0 } else { mark.chars().count() + 1 };
+        let beside = self.column.get() + 3 + mark_width + text.chars().count() <= WIDTH;
+        if self.column.get() > 0 && beside && !text.contains('\n') {
+            self.column.set(0);
+            let mark = if mark.is_empty() { String::new() } else { format!("{} ", self.styled(style, mark)) };
+            let text = if mark.is_empty() { self.styled(style, text) } else { text.to_owned() };
+            return say(&format!("   {mark}{text}"));
+        }
+        if mark.is_empty() {
+            return self.line(&self.styled(style, &indented(text)));
+        }
+        self.line(&format!("    {} {text}", self.styled(style, mark)))
     }
 
     /// Lines that are neither a command nor a claim: what a command printed.
     pub(super) fn note(&self, text: &str) -> Result<(), Halt> {
-        say(&self.styled(DIM, &indented(text)))
-    }
-
-    /// What a command printed, or a record says, of a refusal.
-    pub(super) fn refusal(&self, text: &str) -> Result<(), Halt> {
-        say(&self.styled(YELLOW, &indented(text)))
+        self.outcome(DIM, "", text)
     }
 
     /// Checks a claim and says how it came out.
@@ -229,14 +272,12 @@ impl Stage {
     }
 
     fn holds(&self, what: &str) -> Result<(), Halt> {
-        let mark = if self.colour { "✓" } else { "ok:" };
-        say(&format!("    {} {what}", self.styled(GREEN, mark)))
+        self.outcome(GREEN, if self.colour { "✓" } else { "ok:" }, what)
     }
 
     fn fails(&self, what: &str) -> Halt {
-        let mark = if self.colour { "✗" } else { "FAILED:" };
         // The halt is told on standard error as well.
-        let _ = say(&format!("    {} {what}", self.styled(RED, mark)));
+        let _ = self.outcome(RED, if self.colour { "✗" } else { "FAILED:" }, what);
         Halt::NotAsItSays(what.to_owned())
     }
 
@@ -247,6 +288,8 @@ impl Stage {
 
     /// Ends every exporter of the home, and takes the directory away unless it is kept.
     pub(super) fn clear(self, keep: bool) -> Result<(), CliError> {
+        // Where standard output is closed there is no line to end.
+        let _ = self.end_line();
         // Detaching is best done by the program itself; a home that was never made has nothing to detach.
         for volume in attached(&self.home()) {
             let _ = Command::new(self.directory.join("bin/blockseal"))
@@ -256,7 +299,7 @@ impl Stage {
                 .output();
         }
         if keep {
-            let _ = say(&format!("\nThe home stays: export BLOCKSEAL_HOME={}", self.home().display()));
+            let _ = say(&format!("The home stays: export BLOCKSEAL_HOME={}", self.home().display()));
             return Ok(());
         }
         Ok(std::fs::remove_dir_all(&self.directory)?)
@@ -271,7 +314,7 @@ fn attached(home: &Path) -> Vec<String> {
 }
 
 /// Prints text as it is.
-pub(super) fn say(text: &str) -> Result<(), Halt> {
+fn say(text: &str) -> Result<(), Halt> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
@@ -297,13 +340,24 @@ impl Ended {
 /// The widest line of the demo, in columns.
 const WIDTH: usize = 96;
 
+/// Where the outcome of a command begins that does not stand beside it.
+const MARGIN: usize = 4;
+
+/// `text`, cut to `width` letters if it is longer.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 3).chain("...".chars()).collect()
+}
+
 /// The lines of `text` behind the margin, long ones broken between words.
 fn indented(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         let mut rest = line;
-        while rest.chars().count() > WIDTH - 4 {
-            let end = rest.char_indices().nth(WIDTH - 4).map_or(rest.len(), |(end, _)| end);
+        while rest.chars().count() > WIDTH - MARGIN {
+            let end = rest.char_indices().nth(WIDTH - MARGIN).map_or(rest.len(), |(end, _)| end);
             let cut = rest[..end].rfind(' ').filter(|cut| *cut > 0).unwrap_or(end);
             lines.push(format!("    {}", &rest[..cut]));
             rest = rest[cut..].trim_start();
@@ -316,6 +370,12 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut_to_their_width() {
+        assert_eq!(cut("as it is", 8), "as it is");
+        assert_eq!(cut("one more é", 9), "one mo...");
+    }
 
     #[test]
     fn long_lines_are_broken_between_words_or_where_they_must() {
