@@ -123,6 +123,8 @@ fn one_of_each(home: &Home) -> Vec<(&'static str, Value)> {
     kms::revoke_grant(&call, request(json!({"KeyId": key, "GrantId": grant.grant_id}))).unwrap();
     keep("revoke-grant", newest(&call));
 
+    further_operations(&call, &key, &mut keep);
+
     kms::disable_key(&call, request(json!({"KeyId": key}))).unwrap();
     keep("disable-key", newest(&call));
     kms::encrypt(&call, request(json!({"KeyId": key, "Plaintext": "eA=="}))).unwrap_err();
@@ -138,6 +140,37 @@ fn one_of_each(home: &Home) -> Vec<(&'static str, Value)> {
     keep("delete-key-by-kms", newest_of(&call, "DeleteKey"));
     keep("lookup-events", newest(&call));
     records
+}
+
+/// Tags, rotation, regions and what is not supported.
+fn further_operations(call: &Call<'_>, key: &str, keep: &mut impl FnMut(&'static str, Value)) {
+    kms::update_key_description(call, request(json!({"KeyId": key, "Description": "new"}))).unwrap();
+    keep("update-key-description", newest(call));
+    kms::tag_resource(call, request(json!({"KeyId": key, "Tags": [{"TagKey": "a", "TagValue": "b"}]}))).unwrap();
+    keep("tag-resource", newest(call));
+    kms::untag_resource(call, request(json!({"KeyId": key, "TagKeys": ["a"]}))).unwrap();
+    keep("untag-resource", newest(call));
+    kms::list_resource_tags(call, request(json!({"KeyId": key}))).unwrap();
+    keep("list-resource-tags", newest(call));
+    kms::generate_random(call, request(json!({"NumberOfBytes": 8}))).unwrap();
+    keep("generate-random", newest(call));
+    kms::enable_key_rotation(call, request(json!({"KeyId": key, "RotationPeriodInDays": 90}))).unwrap();
+    keep("enable-key-rotation", newest(call));
+    kms::get_key_rotation_status(call, request(json!({"KeyId": key}))).unwrap();
+    keep("get-key-rotation-status", newest(call));
+    kms::disable_key_rotation(call, request(json!({"KeyId": key}))).unwrap();
+    keep("disable-key-rotation", newest(call));
+    kms::rotate_key_on_demand(call, request(json!({"KeyId": key}))).unwrap();
+    keep("rotate-key-on-demand", newest_of(call, "RotateKeyOnDemand"));
+    keep("rotate-key-by-kms", newest_of(call, "RotateKey"));
+    kms::list_key_rotations(call, request(json!({"KeyId": key}))).unwrap();
+    keep("list-key-rotations", newest(call));
+    kms::get_key_last_usage(call, request(json!({"KeyId": key}))).unwrap();
+    keep("get-key-last-usage", newest(call));
+    kms::list_retirable_grants(call, request(json!({"RetiringPrincipal": "arn:aws:iam::123456789012:root"}))).unwrap();
+    keep("list-retirable-grants", newest(call));
+    kms::sign(call, request(json!({"KeyId": key, "Message": "eA==", "SigningAlgorithm": "x"}))).unwrap_err();
+    keep("sign-unsupported", newest(call));
 }
 
 /// What an attach leaves: `CreateGrant`, Decrypt, `AttachVolume`, and later `RetireGrant`.
@@ -330,7 +363,7 @@ fn every_kind_of_ec2_record_is_as_its_fixture_and_follows_the_schema() {
 }
 
 /// The fields of a record in their order, with the type of each and whether it may be missing.
-const SCHEMA: [(&str, &str, bool); 22] = [
+const SCHEMA: [(&str, &str, bool); 23] = [
     ("eventVersion", "string", false),
     ("userIdentity", "object", false),
     ("eventTime", "string", false),
@@ -351,6 +384,7 @@ const SCHEMA: [(&str, &str, bool); 22] = [
     ("eventType", "string", false),
     ("managementEvent", "boolean", false),
     ("recipientAccountId", "string", false),
+    ("serviceEventDetails", "object", true),
     ("sharedEventID", "string", true),
     ("eventCategory", "string", false),
 ];

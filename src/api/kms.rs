@@ -1,12 +1,27 @@
 //! The operations of KMS (KMS API reference; names, types and smallest sizes as in the service model).
 
-use super::{Kind, Operation, Paging, Parameter, Service};
+use super::{Kind, Operation, Paging, Parameter, Service, kms_unsupported as unsupported};
 use crate::kms;
 use crate::operation;
 
 /// AWS Key Management Service.
 pub(super) static KMS: Service =
-    Service { name: "kms", help: "Customer master keys, data keys, aliases and grants", operations: OPERATIONS };
+    Service { name: "kms", help: "Customer master keys, data keys, aliases and grants", operations: &ALL };
+
+/// What is supported, and behind it what is refused by name.
+const ALL: [Operation; OPERATIONS.len() + unsupported::OPERATIONS.len()] = {
+    let mut all = [OPERATIONS[0]; OPERATIONS.len() + unsupported::OPERATIONS.len()];
+    let mut index = 0;
+    while index < all.len() {
+        all[index] = if index < OPERATIONS.len() {
+            OPERATIONS[index]
+        } else {
+            unsupported::OPERATIONS[index - OPERATIONS.len()]
+        };
+        index += 1;
+    }
+    all
+};
 
 const OPERATIONS: &[Operation] = &[
     operation!(
@@ -53,6 +68,17 @@ const OPERATIONS: &[Operation] = &[
     ]),
     operation!("DeleteAlias", MALFORMED, kms::DeleteAliasRequest, kms::delete_alias, "Takes a name away")
         .takes(&[ALIAS_NAME]),
+    operation!(
+        "DeleteImportedKeyMaterial",
+        MALFORMED,
+        kms::DeleteImportedKeyMaterialRequest,
+        kms::delete_imported_key_material,
+        "Takes imported key material away; the key cannot be used until it is imported again"
+    )
+    .takes(&[
+        key_id("Id or ARN of the key").required(),
+        Parameter::string("KeyMaterialId", "Which material; the current one unless given").at_least(64),
+    ]),
     operation!("DescribeKey", MALFORMED, kms::DescribeKeyRequest, kms::describe_key, "Describes a key")
         .takes(&[key_id("Id or ARN of the key, or an alias").required(), GRANT_TOKENS]),
     operation!(
@@ -63,8 +89,27 @@ const OPERATIONS: &[Operation] = &[
         "Keeps a key from being used until it is enabled again"
     )
     .takes(&[key_id("Id or ARN of the key").required()]),
+    operation!(
+        "DisableKeyRotation",
+        MALFORMED,
+        kms::DisableKeyRotationRequest,
+        kms::disable_key_rotation,
+        "Ends the automatic rotation of a key"
+    )
+    .takes(&[key_id("Id or ARN of the key").required()]),
     operation!("EnableKey", MALFORMED, kms::EnableKeyRequest, kms::enable_key, "Lets a disabled key be used again")
         .takes(&[key_id("Id or ARN of the key").required()]),
+    operation!(
+        "EnableKeyRotation",
+        MALFORMED,
+        kms::EnableKeyRotationRequest,
+        kms::enable_key_rotation,
+        "Has a key rotated automatically; what earlier material encrypted still decrypts"
+    )
+    .takes(&[
+        key_id("Id or ARN of the key").required(),
+        Parameter::integer("RotationPeriodInDays", "Days between rotations: 90 to 2560, 365 unless given").at_least(90),
+    ]),
     operation!("Encrypt", MALFORMED, kms::EncryptRequest, kms::encrypt, "Encrypts up to 4096 bytes").takes(&[
         KEY,
         Parameter::blob("Plaintext", "What to encrypt; fileb://FILE keeps it out of the process list").required(),
@@ -103,6 +148,65 @@ const OPERATIONS: &[Operation] = &[
         GRANT_TOKENS,
         DRY_RUN,
     ]),
+    operation!("GenerateRandom", MALFORMED, kms::GenerateRandomRequest, kms::generate_random, "Makes random bytes")
+        .takes(&[
+            Parameter::integer("NumberOfBytes", "How many: 1 to 1024").at_least(1),
+            Parameter::string("CustomKeyStoreId", "A custom key store; not supported").at_least(1),
+            Parameter::new("Recipient", Kind::Structure(RECIPIENT), "A Nitro enclave; not supported"),
+        ]),
+    operation!(
+        "GetKeyLastUsage",
+        MALFORMED,
+        kms::GetKeyLastUsageRequest,
+        kms::get_key_last_usage,
+        "Tells when a key was last used, for what, and under which record of the trail"
+    )
+    .takes(&[key_id("Id or ARN of the key").required()]),
+    operation!(
+        "GetKeyRotationStatus",
+        MALFORMED,
+        kms::GetKeyRotationStatusRequest,
+        kms::get_key_rotation_status,
+        "Tells whether and when a key is rotated automatically"
+    )
+    .takes(&[key_id("Id or ARN of the key").required()]),
+    operation!(
+        "GetParametersForImport",
+        MALFORMED,
+        kms::GetParametersForImportRequest,
+        kms::get_parameters_for_import,
+        "Makes a public key and a token with which key material is imported"
+    )
+    .takes(&[
+        key_id("Id or ARN of a key of origin EXTERNAL").required(),
+        Parameter::choice("WrappingAlgorithm", WRAPPING_ALGORITHMS, "How the material will be wrapped").required(),
+        Parameter::choice("WrappingKeySpec", WRAPPING_KEY_SPECS, "The kind of public key").required(),
+    ]),
+    operation!(
+        "ImportKeyMaterial",
+        MALFORMED,
+        kms::ImportKeyMaterialRequest,
+        kms::import_key_material,
+        "Brings 256 bits of key material of your own into a key"
+    )
+    .takes(&[
+        key_id("Id or ARN of a key of origin EXTERNAL").required(),
+        Parameter::blob("ImportToken", "The token that GetParametersForImport answered").required(),
+        Parameter::blob("EncryptedKeyMaterial", "The material, wrapped under the public key").required(),
+        Parameter::new("ValidTo", Kind::Timestamp, "When the material expires, at most 365 days from now"),
+        Parameter::choice(
+            "ExpirationModel",
+            &["KEY_MATERIAL_EXPIRES", "KEY_MATERIAL_DOES_NOT_EXPIRE"],
+            "Whether it expires; it does unless said otherwise",
+        ),
+        Parameter::choice(
+            "ImportType",
+            &["NEW_KEY_MATERIAL", "EXISTING_KEY_MATERIAL"],
+            "Whether it is new, to rotate to, or one that was there before",
+        ),
+        Parameter::string("KeyMaterialDescription", "What the material is"),
+        Parameter::string("KeyMaterialId", "Which existing material it is").at_least(64),
+    ]),
     operation!("ListAliases", MALFORMED, kms::ListAliasesRequest, kms::list_aliases, "Lists names of keys")
         .takes(&[key_id("The key whose names are wanted: id or ARN"), LIMIT, MARKER])
         .pages(pages("Aliases")),
@@ -115,9 +219,49 @@ const OPERATIONS: &[Operation] = &[
             Parameter::string("GranteePrincipal", "Only grants to this principal").at_least(1),
         ])
         .pages(pages("Grants")),
+    operation!(
+        "ListKeyRotations",
+        MALFORMED,
+        kms::ListKeyRotationsRequest,
+        kms::list_key_rotations,
+        "Lists the rotations of a key, or all of its materials"
+    )
+    .takes(&[
+        key_id("Id or ARN of the key").required(),
+        Parameter::choice(
+            "IncludeKeyMaterial",
+            &["ALL_KEY_MATERIAL", "ROTATIONS_ONLY"],
+            "Also materials that no rotation brought",
+        ),
+        LIMIT,
+        MARKER,
+    ])
+    .pages(pages("Rotations")),
     operation!("ListKeys", MALFORMED, kms::ListKeysRequest, kms::list_keys, "Lists the keys of the account")
         .takes(&[LIMIT, MARKER])
         .pages(pages("Keys")),
+    operation!(
+        "ListResourceTags",
+        MALFORMED,
+        kms::ListResourceTagsRequest,
+        kms::list_resource_tags,
+        "Lists the tags of a key"
+    )
+    .takes(&[key_id("Id or ARN of the key").required(), LIMIT, MARKER])
+    .pages(pages("Tags")),
+    operation!(
+        "ListRetirableGrants",
+        MALFORMED,
+        kms::ListRetirableGrantsRequest,
+        kms::list_retirable_grants,
+        "Lists the grants that a principal may retire"
+    )
+    .takes(&[
+        LIMIT,
+        MARKER,
+        Parameter::string("RetiringPrincipal", "ARN of who may retire them").required().at_least(1),
+    ])
+    .pages(pages("Grants")),
     operation!(
         "ReEncrypt",
         MALFORMED,
@@ -135,6 +279,21 @@ const OPERATIONS: &[Operation] = &[
         Parameter::choice("DestinationEncryptionAlgorithm", ALGORITHMS, "How it is encrypted now"),
         GRANT_TOKENS,
         DRY_RUN,
+    ]),
+    operation!(
+        "ReplicateKey",
+        MALFORMED,
+        kms::ReplicateKeyRequest,
+        kms::replicate_key,
+        "Makes a replica of a multi-Region key in another Region"
+    )
+    .takes(&[
+        key_id("Id or ARN of a multi-Region primary key").required(),
+        Parameter::string("ReplicaRegion", "The Region of the replica").required().at_least(1),
+        Parameter::string("Policy", "The replica's key policy as JSON").at_least(1),
+        Parameter::boolean("BypassPolicyLockoutSafetyCheck", "Takes a policy that locks the caller out"),
+        Parameter::string("Description", "What the replica is for"),
+        Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "Tags of the replica"),
     ]),
     operation!(
         "RetireGrant",
@@ -162,6 +321,14 @@ const OPERATIONS: &[Operation] = &[
         DRY_RUN,
     ]),
     operation!(
+        "RotateKeyOnDemand",
+        MALFORMED,
+        kms::RotateKeyOnDemandRequest,
+        kms::rotate_key_on_demand,
+        "Rotates a key now"
+    )
+    .takes(&[key_id("Id or ARN of the key").required()]),
+    operation!(
         "ScheduleKeyDeletion",
         MALFORMED,
         kms::ScheduleKeyDeletionRequest,
@@ -172,29 +339,60 @@ const OPERATIONS: &[Operation] = &[
         key_id("Id or ARN of the key").required(),
         Parameter::integer("PendingWindowInDays", "How long: 7 to 30 days, 30 unless given").at_least(1),
     ]),
+    operation!("TagResource", MALFORMED, kms::TagResourceRequest, kms::tag_resource, "Gives a key tags").takes(&[
+        key_id("Id or ARN of the key").required(),
+        Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "Tags to add, or to give another value").required(),
+    ]),
+    operation!("UntagResource", MALFORMED, kms::UntagResourceRequest, kms::untag_resource, "Takes tags from a key")
+        .takes(&[
+            key_id("Id or ARN of the key").required(),
+            Parameter::strings("TagKeys", "Keys of the tags to take away").required(),
+        ]),
     operation!("UpdateAlias", MALFORMED, kms::UpdateAliasRequest, kms::update_alias, "Gives a name to another key")
         .takes(&[ALIAS_NAME, target_key("Id or ARN of the key that has the name from now on")]),
+    operation!(
+        "UpdateKeyDescription",
+        MALFORMED,
+        kms::UpdateKeyDescriptionRequest,
+        kms::update_key_description,
+        "Says anew what a key is for"
+    )
+    .takes(&[
+        key_id("Id or ARN of the key").required(),
+        Parameter::string("Description", "What the key is for").required(),
+    ]),
+    operation!(
+        "UpdatePrimaryRegion",
+        MALFORMED,
+        kms::UpdatePrimaryRegionRequest,
+        kms::update_primary_region,
+        "Makes a replica the primary of its multi-Region key"
+    )
+    .takes(&[
+        key_id("Id or ARN of the primary key, which is in this Region").required(),
+        Parameter::string("PrimaryRegion", "The Region of the replica that becomes the primary").required().at_least(1),
+    ]),
 ];
 
 /// What KMS answers to a request that is not of its operation's type.
-const MALFORMED: &str = "SerializationException";
+pub(super) const MALFORMED: &str = "SerializationException";
 
 const KEY: Parameter = key_id("The key: id, ARN or alias").required();
 const ALIAS_NAME: Parameter = Parameter::string("AliasName", "The name, with alias/ in front").required().at_least(1);
 const CIPHERTEXT_BLOB: Parameter =
     Parameter::blob("CiphertextBlob", "What Encrypt or GenerateDataKey answered").required();
-const GRANT_TOKENS: Parameter =
+pub(super) const GRANT_TOKENS: Parameter =
     Parameter::strings("GrantTokens", "Tokens of grants that may not be known everywhere yet");
-const DRY_RUN: Parameter = Parameter::boolean("DryRun", "Only says whether the call would be allowed");
+pub(super) const DRY_RUN: Parameter = Parameter::boolean("DryRun", "Only says whether the call would be allowed");
 const ALGORITHM: Parameter = Parameter::choice("EncryptionAlgorithm", ALGORITHMS, "How it is encrypted");
 const NUMBER_OF_BYTES: Parameter =
     Parameter::integer("NumberOfBytes", "Length of the data key in bytes, unless --key-spec says it").at_least(1);
 const KEY_SPEC: Parameter = Parameter::choice("KeySpec", &["AES_256", "AES_128"], "Length of the data key");
-const LIMIT: Parameter = Parameter::integer("Limit", "The most items in one page").at_least(1);
-const MARKER: Parameter =
+pub(super) const LIMIT: Parameter = Parameter::integer("Limit", "The most items in one page").at_least(1);
+pub(super) const MARKER: Parameter =
     Parameter::string("Marker", "The page to go on with: NextMarker of the one before").at_least(1);
 
-const fn key_id(help: &'static str) -> Parameter {
+pub(super) const fn key_id(help: &'static str) -> Parameter {
     Parameter::string("KeyId", help).at_least(1)
 }
 
@@ -202,16 +400,29 @@ const fn target_key(help: &'static str) -> Parameter {
     Parameter::string("TargetKeyId", help).required().at_least(1)
 }
 
-const fn context(name: &'static str, help: &'static str) -> Parameter {
+pub(super) const fn context(name: &'static str, help: &'static str) -> Parameter {
     Parameter::map(name, help)
 }
 
-const fn pages(results: &'static str) -> Paging {
+pub(super) const fn pages(results: &'static str) -> Paging {
     Paging { input: "Marker", output: "NextMarker", more: Some("Truncated"), limit: "Limit", results }
 }
 
 const TAG: &[Parameter] =
     &[Parameter::string("TagKey", "").required().at_least(1), Parameter::string("TagValue", "").required()];
+pub(super) const RECIPIENT: &[Parameter] = &[
+    Parameter::choice("KeyEncryptionAlgorithm", &["RSAES_OAEP_SHA_256"], ""),
+    Parameter::blob("AttestationDocument", "").at_least(1),
+];
+const WRAPPING_ALGORITHMS: &[&str] = &[
+    "RSAES_PKCS1_V1_5",
+    "RSAES_OAEP_SHA_1",
+    "RSAES_OAEP_SHA_256",
+    "RSA_AES_KEY_WRAP_SHA_1",
+    "RSA_AES_KEY_WRAP_SHA_256",
+    "SM2PKE",
+];
+const WRAPPING_KEY_SPECS: &[&str] = &["RSA_2048", "RSA_3072", "RSA_4096", "SM2"];
 const GRANT_CONSTRAINTS: &[Parameter] =
     &[Parameter::map("EncryptionContextSubset", ""), Parameter::map("EncryptionContextEquals", "")];
 const KEY_USAGES: &[&str] = &["SIGN_VERIFY", "ENCRYPT_DECRYPT", "GENERATE_VERIFY_MAC", "KEY_AGREEMENT"];

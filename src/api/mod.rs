@@ -24,6 +24,7 @@
 mod cloudtrail;
 mod ec2;
 mod kms;
+mod kms_unsupported;
 mod members;
 mod names;
 mod parameter;
@@ -62,7 +63,7 @@ impl Service {
 }
 
 /// An operation of AWS.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Operation {
     /// Its AWS name: `CreateKey`.
     pub name: &'static str,

@@ -2,10 +2,12 @@
 //! every operation answers with.
 //!
 //! [`run`] is for an operation that is one transaction, [`run_steps`] for one that calls other operations on the way; both
-//! first do what is due by the clock ([`settle`]), and both leave one record, also of a refusal or a failure.
+//! first do what is due by the clock ([`settle`]), and both leave one record, also of a refusal or a failure. Faults that
+//! were ordered ([`faults`]) come over an operation before it begins.
 
 mod call;
 mod error;
+pub mod faults;
 mod identity;
 mod operation;
 mod run;
@@ -14,5 +16,5 @@ mod settle;
 pub use call::Call;
 pub use error::{Refusal, ServiceError, chain};
 pub use operation::{Operation, Service};
-pub use run::{Draft, Step, run, run_steps};
-pub use settle::{Settler, require_truncation, settle};
+pub use run::{Draft, Elsewhere, Step, run, run_steps};
+pub use settle::{Settled, Settler, require_truncation, settle};

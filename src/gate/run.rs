@@ -4,14 +4,14 @@ use rusqlite::Transaction;
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
-use crate::ids::{self, AccountId};
+use crate::ids::{self, AccountId, Region};
 use crate::store::{self, StoreError};
 use crate::trail::{self, EventType, Record, Resource};
 use crate::twin::{self, Protection};
 
 use super::identity::{foreign_identity, identity};
 use super::settle::{finish_truncation, settle_in, truncation_due};
-use super::{Call, Operation, ServiceError};
+use super::{Call, Operation, ServiceError, faults};
 
 /// What an operation adds to its own record.
 #[derive(Debug, Default)]
@@ -21,6 +21,22 @@ pub struct Draft {
     additional: Map<String, Value>,
     resources: Vec<Resource>,
     mentioned: Vec<Resource>,
+    elsewhere: Vec<Elsewhere>,
+}
+
+/// What an operation that reaches into another Region leaves in that Region's trail, if it succeeds.
+#[derive(Debug)]
+pub struct Elsewhere {
+    /// The other Region.
+    pub region: Region,
+    /// Under which name it is recorded there.
+    pub name: &'static str,
+    /// `requestParameters`.
+    pub request: Value,
+    /// `responseElements`.
+    pub response: Value,
+    /// Type, ARN and owner of what it touched there.
+    pub resource: (&'static str, String, AccountId),
 }
 
 impl Draft {
@@ -47,6 +63,11 @@ impl Draft {
         }
     }
 
+    /// Adds a record in another Region's trail.
+    pub fn also(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere.push(elsewhere);
+    }
+
     /// Makes the record found under a resource that it does not list, such as the `vol-…` of an EC2 call.
     pub fn mention(&mut self, kind: &str, name: &str, owner: &AccountId) {
         let resource = Resource { account: owner.clone(), kind: kind.to_owned(), name: name.to_owned() };
@@ -67,6 +88,8 @@ pub struct Step<'a> {
     pub now: Time,
     /// What the record will say.
     pub draft: &'a mut Draft,
+    /// What the caller presented to be let in: the ids of grants whose tokens came with the request.
+    pub presented: Vec<String>,
 }
 
 /// Runs an operation that is one transaction.
@@ -104,16 +127,18 @@ pub fn run_steps<P, T>(
     commit: impl FnOnce(&mut Step<'_>, &mut P) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
     let mut draft = Draft { request: request_parameters, ..Draft::default() };
-    let began = call.home.now()?;
-    let prepared = room_for(call, operation).and_then(|()| prepare(&mut draft));
+    let (began, ordered) =
+        call.home.read(|tx| Ok::<_, StoreError>((store::clock(tx)?.now(), faults::of(tx, operation)?)))?;
+    let prepared =
+        faults::strike(&ordered, operation).and_then(|()| room_for(call, operation)).and_then(|()| prepare(&mut draft));
     let mut kept = None;
     let (outcome, truncate) = call.home.write(|tx| {
         let now = store::clock(tx)?.now();
-        settle_in(tx, now, operation.service.settlers)?;
+        settle_in(call.home, tx, now, operation.service.settlers)?;
         let outcome = prepared.and_then(|prepared| {
             let prepared = kept.insert(prepared);
             tx.execute_batch("SAVEPOINT operation").map_err(StoreError::from)?;
-            let outcome = commit(&mut Step { call, tx, now, draft: &mut draft }, prepared);
+            let outcome = commit(&mut Step { call, tx, now, draft: &mut draft, presented: Vec::new() }, prepared);
             let end = match outcome {
                 Ok(_) => "RELEASE operation",
                 Err(_) => "ROLLBACK TO operation; RELEASE operation",
@@ -175,19 +200,33 @@ fn records(
         request: draft.request,
         response: if error.is_none() { draft.response } else { Value::Null },
         additional: draft.additional,
+        service_event_details: None,
         shared_event_id: None,
         error: error.map(|error| (format!("{prefix}{}", error.code()), recorded_message(error))),
         lists_resources: operation.service.lists_resources,
         resources: draft.resources,
         mentioned: draft.mentioned,
     };
+    let also = |elsewhere: Elsewhere| {
+        let (kind, name, account) = elsewhere.resource;
+        Record {
+            event_id: ids::uuid(),
+            region: elsewhere.region,
+            name: elsewhere.name.to_owned(),
+            request: elsewhere.request,
+            response: elsewhere.response,
+            resources: vec![Resource { account, kind: kind.to_owned(), name }],
+            ..own.clone()
+        }
+    };
+    let elsewhere: Vec<_> = draft.elsewhere.into_iter().filter(|_| error.is_none()).map(also).collect();
     let denied = error.is_some_and(|error| error.code() == "AccessDeniedException");
     let mut owners: Vec<_> = own.resources.iter().map(|resource| resource.account.clone()).collect();
     owners.retain(|owner| *owner != own.recipient && !denied);
     owners.sort_unstable();
     owners.dedup();
     if owners.is_empty() {
-        return vec![own];
+        return [vec![own], elsewhere].concat();
     }
     own.shared_event_id = Some(ids::uuid());
     let seen_by = |owner: AccountId| Record {
@@ -199,7 +238,7 @@ fn records(
         ..own.clone()
     };
     let others: Vec<_> = owners.into_iter().map(seen_by).collect();
-    [vec![own], others].concat()
+    [vec![own], others, elsewhere].concat()
 }
 
 /// A failure of this machine is recorded without its chain, which may name local paths.

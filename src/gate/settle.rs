@@ -20,33 +20,48 @@ pub struct Settler {
     /// When the earliest thing of this kind is due; `None` if nothing waits.
     pub next_due: fn(&Transaction<'_>) -> Result<Option<Time>, StoreError>,
     /// Does the earliest thing of this kind, which was due at the given time, and takes it off its list.
-    pub settle_one: fn(&Transaction<'_>, Time) -> Result<(), ServiceError>,
+    pub settle_one: fn(&Home, &Transaction<'_>, Time) -> Result<Settled, ServiceError>,
+}
+
+/// What became of a thing that was due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// It cannot be done now, for want of something that only the user can give: everything of its kind waits.
+    Later,
 }
 
 /// Does everything that is due now in `settlers`, in a transaction of its own. For `clock advance`, the supervisors and
 /// the server; operations do it on their own.
 pub fn settle(home: &Home, settlers: &[Settler]) -> Result<(), ServiceError> {
     let truncate = home.write(|tx| {
-        settle_in(tx, store::clock(tx)?.now(), settlers)?;
+        settle_in(home, tx, store::clock(tx)?.now(), settlers)?;
         truncation_due(tx).map_err(ServiceError::from)
     })?;
     if truncate { finish_truncation(home) } else { Ok(()) }
 }
 
 /// Does everything that is due at `now`, in due order over all kinds; of two kinds due at once the earlier listed first.
-pub(super) fn settle_in(tx: &Transaction<'_>, now: Time, settlers: &[Settler]) -> Result<(), ServiceError> {
+pub(super) fn settle_in(
+    home: &Home,
+    tx: &Transaction<'_>,
+    now: Time,
+    settlers: &[Settler],
+) -> Result<(), ServiceError> {
+    let mut waiting = vec![false; settlers.len()];
     loop {
-        let mut earliest: Option<(Time, &Settler)> = None;
-        for settler in settlers {
+        let mut earliest: Option<(Time, usize)> = None;
+        for (index, settler) in settlers.iter().enumerate().filter(|(index, _)| !waiting[*index]) {
             if let Some(due) = (settler.next_due)(tx)?
                 && due <= now
                 && earliest.is_none_or(|(time, _)| due < time)
             {
-                earliest = Some((due, settler));
+                earliest = Some((due, index));
             }
         }
-        let Some((due, settler)) = earliest else { return Ok(()) };
-        (settler.settle_one)(tx, due)?;
+        let Some((due, index)) = earliest else { return Ok(()) };
+        waiting[index] = (settlers[index].settle_one)(home, tx, due)? == Settled::Later;
     }
 }
 
@@ -87,7 +102,7 @@ mod tests {
             Some(_) => Ok(None),
             None => Ok(Some(store::clock(tx)?.now().after(jiff::SignedDuration::from_hours(-1)))),
         },
-        settle_one: |tx, _| {
+        settle_one: |_, tx, _| {
             BEGUN.fetch_add(1, Ordering::SeqCst);
             // Where nothing keeps the other out he is waited for, however busy the machine is.
             let patience = if twin::is_off(Protection::OneWriter) { 20_000 } else { 500 };
@@ -95,7 +110,8 @@ mod tests {
             while BEGUN.load(Ordering::SeqCst) < 2 && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Ok(store::set_setting(tx, "done", "yes")?)
+            store::set_setting(tx, "done", "yes")?;
+            Ok(Settled::Done)
         },
     };
 

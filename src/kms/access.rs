@@ -7,7 +7,7 @@ use crate::gate::{ServiceError, Step};
 use crate::iam::{Access, Principal, Verdict, evaluate};
 
 use super::context::EncryptionContext;
-use super::grant::{self, Grant};
+use super::grant;
 use super::keyring::{self, Key};
 
 /// What an AWS managed key's policy says of an action (AWS KMS developer guide, "Viewing the key policy": aws/ebs).
@@ -23,7 +23,8 @@ enum Managed {
 
 fn managed(operation: &str) -> Managed {
     match operation {
-        "DescribeKey" | "ListGrants" | "RevokeGrant" | "ListAliases" => Managed::Metadata,
+        "RevokeGrant" => Managed::Metadata,
+        name if ["Describe", "Get", "List"].iter().any(|verb| name.starts_with(verb)) => Managed::Metadata,
         "Encrypt"
         | "Decrypt"
         | "ReEncryptFrom"
@@ -36,12 +37,12 @@ fn managed(operation: &str) -> Managed {
 }
 
 /// What lets the call through.
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Basis {
     /// The key's policy, with the principal's own.
     Policy,
     /// A grant to the principal.
-    Grant(Box<Grant>),
+    Grant,
 }
 
 /// How a refusal names what was asked for.
@@ -100,8 +101,8 @@ pub(super) fn authorise(
     if verdict.is_allowed() {
         return Ok(Basis::Policy);
     }
-    if let Some(grant) = grant::allowing(step.tx, key, &step.call.principal, operation, context)? {
-        return Ok(Basis::Grant(Box::new(grant)));
+    if grant::allowing(step, key, operation, context)?.is_some() {
+        return Ok(Basis::Grant);
     }
     Err(denied(&step.call.principal, &action, &key.arn(), subject, verdict))
 }

@@ -102,7 +102,7 @@ pub fn create_alias(call: &Call<'_>, req: CreateAliasRequest) -> Result<(), Serv
             let message = format!("An alias with the name {arn} already exists");
             return Err(ServiceError::refused("AlreadyExistsException", message));
         }
-        states::check("CreateAlias", key.state, &key.arn())?;
+        states::check("CreateAlias", &key)?;
         step.tx.execute(
             "INSERT INTO kms_aliases (account, region, name, target, created, updated) VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
             params![call.account.as_str(), call.region.as_str(), req.alias_name, key.id, step.now.micros()],
@@ -123,7 +123,7 @@ pub fn update_alias(call: &Call<'_>, req: UpdateAliasRequest) -> Result<(), Serv
         let old = current(step, &req.alias_name)?;
         authorise(step, &old, "UpdateAlias", None, Subject::Key)?;
         let key = target(step, &req.target_key_id, "UpdateAlias")?;
-        states::check("UpdateAlias", key.state, &key.arn())?;
+        states::check("UpdateAlias", &key)?;
         step.tx.execute(
             "UPDATE kms_aliases SET target = ?4, updated = ?5 WHERE account = ?1 AND region = ?2 AND name = ?3",
             params![call.account.as_str(), call.region.as_str(), req.alias_name, key.id, step.now.micros()],
@@ -142,7 +142,7 @@ pub fn delete_alias(call: &Call<'_>, req: DeleteAliasRequest) -> Result<(), Serv
         note(step, &req.alias_name);
         let key = current(step, &req.alias_name)?;
         authorise(step, &key, "DeleteAlias", None, Subject::Key)?;
-        states::check("DeleteAlias", key.state, &key.arn())?;
+        states::check("DeleteAlias", &key)?;
         step.tx.execute(
             "DELETE FROM kms_aliases WHERE account = ?1 AND region = ?2 AND name = ?3",
             [call.account.as_str(), call.region.as_str(), &req.alias_name],
@@ -241,7 +241,7 @@ fn stored(step: &Step<'_>, key: Option<&Key>, after: &str, limit: usize) -> Resu
         Ok(AliasListEntry {
             alias_arn: alias_arn(region, account, &name),
             alias_name: name,
-            target_key_id: row.get(1)?,
+            target_key_id: row.get::<_, Option<String>>(1)?.map(|row| keyring::public_id(&row).to_owned()),
             creation_date: Some(keyring::time(row, 2)?),
             last_updated_date: Some(keyring::time(row, 3)?),
         })

@@ -15,7 +15,7 @@ use super::keyring::{self, Key};
 use super::operations::{DECRYPT, ENCRYPT, GENERATE_DATA_KEY, GENERATE_DATA_KEY_WITHOUT_PLAINTEXT, RE_ENCRYPT};
 use super::root::RootKey;
 use super::validate::{Validation, invalid};
-use super::{dry_run, keys, states};
+use super::{dry_run, keys, materials, states};
 
 const ALGORITHM: &str = "SYMMETRIC_DEFAULT";
 const ALGORITHMS: [&str; 4] = [ALGORITHM, "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE"];
@@ -198,13 +198,13 @@ pub fn encrypt(call: &Call<'_>, req: EncryptRequest) -> Result<EncryptResponse, 
             .one_of("encryptionAlgorithm", algorithm, &ALGORITHMS)
             .grant_tokens(&req.grant_tokens)
             .finish()?;
-        grant::check_tokens(&req.grant_tokens)?;
+        grant::present(step, &req.grant_tokens)?;
         let key = usable_key(step, &ENCRYPT, "Encrypt", &req.key_id, &req.encryption_context)?;
         check_algorithm(&key, algorithm)?;
         dry_run(req.dry_run)?;
         let root = RootKey::load(call.home, step.tx)?;
         let blob = seal(step, &root, &key, &req.encryption_context, &req.plaintext.0)?;
-        note_material(step, &key.material_id);
+        note_material(step, key.current_material()?);
         Ok(EncryptResponse { ciphertext_blob: Blob(blob), key_id: key.arn(), encryption_algorithm: ALGORITHM })
     })
 }
@@ -229,7 +229,7 @@ pub fn decrypt(call: &Call<'_>, req: DecryptRequest) -> Result<DecryptResponse, 
             validation.key_id("keyId", key_id);
         }
         validation.finish()?;
-        grant::check_tokens(&req.grant_tokens)?;
+        grant::present(step, &req.grant_tokens)?;
         let source = Source {
             operation: &DECRYPT,
             action: "Decrypt",
@@ -270,7 +270,7 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
             validation.key_id("sourceKeyId", key_id);
         }
         validation.finish()?;
-        grant::check_tokens(&req.grant_tokens)?;
+        grant::present(step, &req.grant_tokens)?;
         let source = Source {
             operation: &RE_ENCRYPT,
             action: "ReEncryptFrom",
@@ -288,7 +288,7 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
         dry_run(req.dry_run)?;
         let blob = seal(step, &root, &key, context, &plaintext)?;
         step.draft.add("sourceKeyMaterialId", header.material_id.as_str());
-        step.draft.add("destinationKeyMaterialId", key.material_id.as_str());
+        step.draft.add("destinationKeyMaterialId", key.current_material()?);
         Ok(ReEncryptResponse {
             ciphertext_blob: Blob(blob),
             source_key_id: source_key.arn(),
@@ -296,7 +296,7 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
             source_encryption_algorithm: ALGORITHM,
             destination_encryption_algorithm: ALGORITHM,
             source_key_material_id: header.material_id,
-            destination_key_material_id: key.material_id,
+            destination_key_material_id: key.current_material()?.to_owned(),
         })
     })
 }
@@ -370,17 +370,17 @@ fn generate<T>(
     keys::add_dry_run(&mut parameters, req.dry_run);
     gate::run(call, operation, parameters, |step| {
         let length = data_key_length(&req)?;
-        grant::check_tokens(&req.grant_tokens)?;
+        grant::present(step, &req.grant_tokens)?;
         let key = usable_key(step, operation, operation.name, &req.key_id, &req.encryption_context)?;
         dry_run(req.dry_run)?;
         let root = RootKey::load(call.home, step.tx)?;
         let plaintext = SecretBytes::random(length).map_err(ServiceError::machine)?;
         let blob = seal(step, &root, &key, &req.encryption_context, &plaintext)?;
-        note_material(step, &key.material_id);
+        note_material(step, key.current_material()?);
         let wrapped = GenerateDataKeyWithoutPlaintextResponse {
             ciphertext_blob: Blob(blob),
             key_id: key.arn(),
-            key_material_id: key.material_id.clone(),
+            key_material_id: key.current_material()?.to_owned(),
         };
         answer(wrapped, plaintext)
     })
@@ -416,7 +416,7 @@ fn usable_key(
     context: &EncryptionContext,
 ) -> Result<Key, ServiceError> {
     let (key, _) = named_key(step, named, action, Some(context))?;
-    states::check(operation.name, key.state, &key.arn())?;
+    states::check(operation.name, &key)?;
     Ok(key)
 }
 
@@ -442,7 +442,7 @@ impl Source<'_> {
             }
             None => None,
         };
-        let key = keyring::find(step.tx, &header.key_id)?.filter(|key| key.region == step.call.region);
+        let key = keyring::find_in(step.tx, &header.key_id, &step.call.region)?;
         let (key, subject) = match (key, named) {
             (Some(key), None) => (key, Subject::Ciphertext),
             (Some(key), Some(named)) if key.id == named.id => (key, Subject::Key),
@@ -456,7 +456,7 @@ impl Source<'_> {
         };
         authorise(step, &key, self.action, Some(self.context), subject)?;
         key.note(step.draft);
-        states::check(self.operation.name, key.state, &key.arn())?;
+        states::check(self.operation.name, &key)?;
         check_algorithm(&key, self.algorithm)?;
         Ok((key, header))
     }
@@ -468,7 +468,7 @@ impl Source<'_> {
         key: &Key,
         header: &BlobHeader,
     ) -> Result<SecretBytes, ServiceError> {
-        let backing = keyring::backing(step.tx, root, key, &header.material_id)?.ok_or_else(damaged)?;
+        let backing = materials::open(step.tx, root, key, &header.material_id)?.ok_or_else(damaged)?;
         envelope::decrypt(&backing, self.context, self.blob).map_err(|_| damaged())
     }
 }
@@ -485,8 +485,8 @@ fn seal(
     context: &EncryptionContext,
     plaintext: &SecretBytes,
 ) -> Result<Vec<u8>, ServiceError> {
-    let header = BlobHeader { key_id: key.id.clone(), material_id: key.material_id.clone() };
-    let backing = keyring::backing(step.tx, root, key, &key.material_id)?
+    let header = BlobHeader { key_id: key.public_id().to_owned(), material_id: key.current_material()?.to_owned() };
+    let backing = materials::open(step.tx, root, key, &header.material_id)?
         .ok_or_else(|| ServiceError::machine(format!("the home's state lacks the material of {}", key.arn())))?;
     envelope::encrypt(&backing, &header, context, plaintext.expose()).map_err(ServiceError::machine)
 }

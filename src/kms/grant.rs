@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Time;
-use crate::gate::ServiceError;
-use crate::iam::Principal;
-use crate::ids;
+use crate::gate::{ServiceError, Step};
+use crate::ids::{self, Region};
 use crate::store::StoreError;
 
 use super::context::EncryptionContext;
@@ -45,6 +44,9 @@ impl GrantConstraints {
     }
 }
 
+/// Most grants of a key (AWS KMS developer guide, "Resource quotas").
+const MOST_GRANTS: i64 = 50_000;
+
 /// A grant as the store has it.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
@@ -57,9 +59,11 @@ pub(super) struct Grant {
     pub(super) operations: Vec<String>,
     pub(super) constraints: Option<GrantConstraints>,
     pub(super) created: Time,
+    /// From when on it is known everywhere; before, it lets through whoever presents its token.
+    pub(super) effective: Time,
 }
 
-const COLUMNS: &str = "grant_id, key_id, name, grantee, retiring, issuer, operations, constraints, created";
+const COLUMNS: &str = "grant_id, key_id, name, grantee, retiring, issuer, operations, constraints, created, effective";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
     let damaged = |column, error: serde_json::Error| {
@@ -79,6 +83,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
             .map(|text| serde_json::from_str(&text).map_err(|error| damaged(7, error)))
             .transpose()?,
         created: keyring::time(row, 8)?,
+        effective: keyring::time(row, 9)?,
     })
 }
 
@@ -87,21 +92,33 @@ pub(super) fn find(tx: &Transaction<'_>, id: &str) -> Result<Option<Grant>, Stor
     Ok(statement.query_row([id], from_row).optional()?)
 }
 
-/// A grant of `key` under which `principal` may do `operation` in `context`. A context of `None` means an operation to
+/// A grant of `key` under which the caller may do `operation` in `context`. A context of `None` means an operation to
 /// which constraints do not apply (`DescribeKey`, `RetireGrant`, `CreateGrant`).
 pub(super) fn allowing(
-    tx: &Transaction<'_>,
+    step: &Step<'_>,
     key: &Key,
-    principal: &Principal,
     operation: &str,
     context: Option<&EncryptionContext>,
 ) -> Result<Option<Grant>, StoreError> {
+    allowing_and(step, key, operation, context, |_| true)
+}
+
+/// As [`allowing`], of those grants that `fits` takes.
+pub(super) fn allowing_and(
+    step: &Step<'_>,
+    key: &Key,
+    operation: &str,
+    context: Option<&EncryptionContext>,
+    fits: impl Fn(&Grant) -> bool,
+) -> Result<Option<Grant>, StoreError> {
     let mut statement =
-        tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2"))?;
-    for name in principal.names() {
+        step.tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2"))?;
+    for name in step.call.principal.names() {
         let mut grants = statement.query_map([key.id.as_str(), name.as_str()], from_row)?;
         let found = grants.find_map(|grant| match grant {
-            Ok(grant) => grant.allows(operation, context).then_some(Ok(grant)),
+            Ok(grant) => {
+                (grant.is_known(step) && grant.allows(operation, context) && fits(&grant)).then_some(Ok(grant))
+            }
             Err(error) => Some(Err(error)),
         });
         if let Some(grant) = found.transpose()? {
@@ -112,6 +129,10 @@ pub(super) fn allowing(
 }
 
 impl Grant {
+    fn is_known(&self, step: &Step<'_>) -> bool {
+        self.effective <= step.now || step.presented.contains(&self.id)
+    }
+
     fn allows(&self, operation: &str, context: Option<&EncryptionContext>) -> bool {
         self.operations.iter().any(|allowed| allowed == operation)
             && match (context, &self.constraints) {
@@ -119,6 +140,31 @@ impl Grant {
                 _ => true,
             }
     }
+}
+
+/// Grants of keys in `region` that `retiring` may retire, behind the id `after`, in the order of their ids.
+pub(super) fn list_retirable(
+    tx: &Transaction<'_>,
+    retiring: &str,
+    region: &Region,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Grant>, StoreError> {
+    let columns = COLUMNS.split(", ").map(|column| format!("g.{column}")).collect::<Vec<_>>().join(", ");
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {columns} FROM kms_grants AS g JOIN kms_keys AS k USING (key_id)
+         WHERE g.retiring = ?1 AND k.region = ?2 AND g.grant_id > ?3 ORDER BY g.grant_id LIMIT ?4"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let grants = statement.query_map(params![retiring, region.as_str(), after, limit], from_row)?;
+    Ok(grants.collect::<Result<_, _>>()?)
+}
+
+/// Whether `key` has as many grants as a key may have.
+pub(super) fn is_full(tx: &Transaction<'_>, key: &Key) -> Result<bool, StoreError> {
+    let mut statement =
+        tx.prepare_cached("SELECT 1 FROM kms_grants WHERE key_id = ?1 ORDER BY grant_id LIMIT 1 OFFSET ?2")?;
+    Ok(statement.exists(params![key.id, MOST_GRANTS - 1])?)
 }
 
 /// Grants of `key`, of one id or one grantee if the filter has them, behind the id `after`, in the order of their ids.
@@ -144,9 +190,11 @@ pub(super) fn list(
 /// # Errors
 /// If the state cannot be read.
 pub fn grant_named(tx: &Transaction<'_>, key_arn: &str, name: &str) -> Result<Option<String>, StoreError> {
-    let key_id = key_arn.rsplit('/').next().unwrap_or(key_arn);
+    let region = key_arn.split(':').nth(3).and_then(|region| region.parse().ok());
+    let Some((key_id, region)) = key_arn.rsplit('/').next().zip(region) else { return Ok(None) };
+    let Some(key) = keyring::find_in(tx, key_id, &region)? else { return Ok(None) };
     let mut statement = tx.prepare_cached("SELECT grant_id FROM kms_grants WHERE key_id = ?1 AND name = ?2")?;
-    Ok(statement.query_row([key_id, name], |row| row.get(0)).optional()?)
+    Ok(statement.query_row([key.id.as_str(), name], |row| row.get(0)).optional()?)
 }
 
 /// The id of a grant with `wanted`'s name that is the same in everything else: asking again gives no second grant.
@@ -169,7 +217,7 @@ pub(super) fn same_named(tx: &Transaction<'_>, wanted: &Grant) -> Result<Option<
 
 pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreError> {
     let constraints = grant.constraints.as_ref().map(to_json);
-    tx.prepare_cached(&format!("INSERT INTO kms_grants ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"))?
+    tx.prepare_cached(&format!("INSERT INTO kms_grants ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"))?
         .execute(params![
             grant.id,
             grant.key_id,
@@ -179,7 +227,8 @@ pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreErr
             grant.issuer,
             to_json(&grant.operations),
             constraints,
-            grant.created.micros()
+            grant.created.micros(),
+            grant.effective.micros()
         ])?;
     Ok(())
 }
@@ -198,7 +247,8 @@ const TOKEN_BYTES: usize = 4 + 32 + 16 + 8;
 
 /// A token that names the grant: its id, 16 random bytes, and a check over both, in base64.
 ///
-/// A grant is in force at once, so its token permits nothing that the grant does not; whoever makes one up gains nothing.
+/// A token permits nothing that the grant does not permit everybody to whom it was made, at most a little sooner; whoever
+/// makes one up gains nothing.
 pub(super) fn new_token(grant_id: &str) -> Result<String, ServiceError> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(ServiceError::machine)?;
@@ -221,8 +271,13 @@ pub(super) fn read_token(token: &str) -> Result<String, ServiceError> {
     Ok(ids::hex(&body[4..36]))
 }
 
-pub(super) fn check_tokens(tokens: &[String]) -> Result<(), ServiceError> {
-    tokens.iter().try_for_each(|token| read_token(token).map(drop))
+/// Takes the tokens of a request: the grants that they name let through at once. One whose grant is gone, or was made to
+/// somebody else, does no harm and no good.
+pub(super) fn present(step: &mut Step<'_>, tokens: &[String]) -> Result<(), ServiceError> {
+    for token in tokens {
+        step.presented.push(read_token(token)?);
+    }
+    Ok(())
 }
 
 fn token_check(body: &[u8]) -> [u8; 8] {

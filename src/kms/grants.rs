@@ -1,17 +1,17 @@
-//! `CreateGrant`, `ListGrants`, `RetireGrant`, `RevokeGrant`.
+//! `CreateGrant`, `ListGrants`, `ListRetirableGrants`, `RetireGrant`, `RevokeGrant`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Time;
-use crate::gate::{self, Call, ServiceError, Step};
+use crate::gate::{self, Call, ServiceError, Step, faults};
 use crate::iam::Principal;
 use crate::ids;
 
-use super::access::{Basis, Subject, authorise, denied_unknown, named_key};
+use super::access::{Basis, Subject, authorise, authorise_account, denied_unknown, named_key};
 use super::grant::{self, Grant, GrantConstraints};
 use super::keyring::{self, Key};
-use super::operations::{CREATE_GRANT, LIST_GRANTS, RETIRE_GRANT, REVOKE_GRANT};
+use super::operations::{CREATE_GRANT, LIST_GRANTS, LIST_RETIRABLE_GRANTS, RETIRE_GRANT, REVOKE_GRANT};
 use super::page::{Marker, page_limit};
 use super::validate::{Validation, invalid};
 use super::{dry_run, keys, states};
@@ -130,6 +130,18 @@ pub struct GrantListEntry {
     pub constraints: Option<GrantConstraints>,
 }
 
+/// `ListRetirableGrants`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ListRetirableGrantsRequest {
+    /// At most so many, 1-100; 50 if absent.
+    pub limit: Option<i64>,
+    /// Where the last answer ended.
+    pub marker: Option<String>,
+    /// Who may retire them: an ARN, or a service.
+    pub retiring_principal: String,
+}
+
 /// `RetireGrant`: by token, or by key ARN and grant id.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -160,16 +172,19 @@ pub struct RevokeGrantRequest {
 pub fn create_grant(call: &Call<'_>, req: CreateGrantRequest) -> Result<CreateGrantResponse, ServiceError> {
     gate::run(call, &CREATE_GRANT, create_parameters(&req), |step| {
         check_create(&req)?;
-        grant::check_tokens(&req.grant_tokens)?;
+        grant::present(step, &req.grant_tokens)?;
         let (key, basis) = named_key(step, &req.key_id, "CreateGrant", None)?;
-        if let Basis::Grant(parent) = &basis {
-            refuse_wider(step, &key, parent, &req)?;
+        if basis == Basis::Grant {
+            refuse_wider(step, &key, &req)?;
         }
-        states::check("CreateGrant", key.state, &key.arn())?;
+        states::check("CreateGrant", &key)?;
         dry_run(req.dry_run)?;
-        let wanted = wanted(step, &key, &req);
+        let wanted = wanted(step, &key, &req)?;
         let grant_id = if let Some(id) = grant::same_named(step.tx, &wanted)? {
             id
+        } else if grant::is_full(step.tx, &key)? {
+            let message = format!("{} has as many grants as a key may have.", key.arn());
+            return Err(ServiceError::refused("LimitExceededException", message));
         } else {
             grant::insert(step.tx, &wanted)?;
             wanted.id
@@ -266,18 +281,21 @@ fn is_principal_name(text: &str) -> bool {
         })
 }
 
-/// A grantee may pass on no more than it has.
-fn refuse_wider(step: &Step<'_>, key: &Key, parent: &Grant, req: &CreateGrantRequest) -> Result<(), ServiceError> {
-    let operations = req.operations.iter().all(|operation| parent.operations.contains(operation));
+/// A grantee may pass on no more than one of its grants gives it.
+fn refuse_wider(step: &Step<'_>, key: &Key, req: &CreateGrantRequest) -> Result<(), ServiceError> {
     let child = req.constraints.clone().unwrap_or_default();
-    if operations && parent.constraints.as_ref().is_none_or(|constraints| constraints.covers(&child)) {
-        return Ok(());
+    let covers = |parent: &Grant| {
+        req.operations.iter().all(|operation| parent.operations.contains(operation))
+            && parent.constraints.as_ref().is_none_or(|constraints| constraints.covers(&child))
+    };
+    match grant::allowing_and(step, key, "CreateGrant", None, covers)? {
+        Some(_) => Ok(()),
+        None => Err(denied_unknown(step, "CreateGrant", Subject::Key, &key.arn())),
     }
-    Err(denied_unknown(step, "CreateGrant", Subject::Key, &key.arn()))
 }
 
-fn wanted(step: &Step<'_>, key: &Key, req: &CreateGrantRequest) -> Grant {
-    Grant {
+fn wanted(step: &Step<'_>, key: &Key, req: &CreateGrantRequest) -> Result<Grant, ServiceError> {
+    Ok(Grant {
         id: ids::hex64(),
         key_id: key.id.clone(),
         name: req.name.clone(),
@@ -287,7 +305,8 @@ fn wanted(step: &Step<'_>, key: &Key, req: &CreateGrantRequest) -> Grant {
         operations: req.operations.clone(),
         constraints: req.constraints.clone(),
         created: step.now,
-    }
+        effective: step.now.after(faults::eventual(step.tx, &CREATE_GRANT)?),
+    })
 }
 
 /// The grants of a key, page by page.
@@ -317,22 +336,65 @@ pub fn list_grants(call: &Call<'_>, req: ListGrantsRequest) -> Result<ListGrants
         let filter = (req.grant_id.as_deref(), req.grantee_principal.as_deref());
         let mut grants = grant::list(step.tx, &key, filter, &after, limit + 1)?;
         let next_marker = Marker::next(&mut grants, limit, |grant| &grant.id);
-        let entry = |grant: Grant| GrantListEntry {
-            key_id: key.arn(),
-            grant_id: grant.id,
-            name: grant.name,
-            creation_date: grant.created,
-            grantee_principal: grant.grantee,
-            retiring_principal: grant.retiring,
-            issuing_account: grant.issuer,
-            operations: grant.operations,
-            constraints: grant.constraints,
-        };
         Ok(ListGrantsResponse {
-            grants: grants.into_iter().map(entry).collect(),
+            grants: grants.into_iter().map(|grant| entry(grant, key.arn())).collect(),
             truncated: next_marker.is_some(),
             next_marker,
         })
+    })
+}
+
+fn entry(grant: Grant, key_id: String) -> GrantListEntry {
+    GrantListEntry {
+        key_id,
+        grant_id: grant.id,
+        name: grant.name,
+        creation_date: grant.created,
+        grantee_principal: grant.grantee,
+        retiring_principal: grant.retiring,
+        issuing_account: grant.issuer,
+        operations: grant.operations,
+        constraints: grant.constraints,
+    }
+}
+
+/// The grants in this Region that a principal of the caller's account may retire, page by page.
+pub fn list_retirable_grants(
+    call: &Call<'_>,
+    req: ListRetirableGrantsRequest,
+) -> Result<ListGrantsResponse, ServiceError> {
+    let mut parameters = json!({"retiringPrincipal": req.retiring_principal});
+    for (name, value) in [("limit", json!(req.limit)), ("marker", json!(req.marker))] {
+        if !value.is_null() {
+            parameters[name] = value;
+        }
+    }
+    gate::run(call, &LIST_RETIRABLE_GRANTS, parameters, |step| {
+        let mut validation = Validation::default();
+        validation.length("retiringPrincipal", &req.retiring_principal, 1..=256);
+        let limit = page_limit(&mut validation, req.limit, 50, 100);
+        let after = Marker::read(&mut validation, req.marker.as_deref());
+        validation.finish()?;
+        let after = after?;
+        if !is_principal_name(&req.retiring_principal) {
+            let message = format!("Invalid principal '{}'", req.retiring_principal);
+            return Err(ServiceError::refused("InvalidArnException", message));
+        }
+        authorise_account(step, "ListRetirableGrants")?;
+        // "You must specify a principal in your AWS account"; how others are refused is assumed.
+        let account = req.retiring_principal.split(':').nth(4);
+        if account.is_some_and(|account| account != call.principal.account().as_str()) {
+            return Err(denied_unknown(step, "ListRetirableGrants", Subject::Key, &req.retiring_principal));
+        }
+        let mut grants = grant::list_retirable(step.tx, &req.retiring_principal, &call.region, &after, limit + 1)?;
+        let next_marker = Marker::next(&mut grants, limit, |grant| &grant.id);
+        let mut listed = Vec::with_capacity(grants.len());
+        for grant in grants {
+            if let Some(key) = keyring::find(step.tx, &grant.key_id)? {
+                listed.push(entry(grant, key.arn()));
+            }
+        }
+        Ok(ListGrantsResponse { grants: listed, truncated: next_marker.is_some(), next_marker })
     })
 }
 
@@ -356,7 +418,7 @@ pub fn retire_grant(call: &Call<'_>, req: RetireGrantRequest) -> Result<(), Serv
         };
         let (grant, key) = find(step, &grant_id, key)?;
         authorise_retire(step, &key, &grant)?;
-        states::check("RetireGrant", key.state, &key.arn())?;
+        states::check("RetireGrant", &key)?;
         dry_run(req.dry_run)?;
         grant::remove(step.tx, &grant.id)?;
         step.draft.set_response(json!({"keyId": key.arn()}));
@@ -397,7 +459,7 @@ pub fn revoke_grant(call: &Call<'_>, req: RevokeGrantRequest) -> Result<(), Serv
         validation.key_id("keyId", &req.key_id).length("grantId", &req.grant_id, 1..=128).finish()?;
         let (key, _) = named_key(step, &req.key_id, "RevokeGrant", None)?;
         let (grant, key) = find(step, &req.grant_id, Some(key))?;
-        states::check("RevokeGrant", key.state, &key.arn())?;
+        states::check("RevokeGrant", &key)?;
         dry_run(req.dry_run)?;
         grant::remove(step.tx, &grant.id)?;
         step.draft.set_response(json!({"keyId": key.arn()}));

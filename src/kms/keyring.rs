@@ -5,20 +5,17 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use crate::clock::Time;
 use crate::gate::{Call, Draft, ServiceError};
 use crate::ids::{self, AccountId, Region};
-use crate::secret::SecretBytes;
 use crate::store::StoreError;
 
 use super::envelope::KEY_ID_BYTES;
+use super::materials;
 use super::root::RootKey;
-use super::states::KeyState;
-
-/// Length of a backing key in bytes.
-const BACKING_BYTES: usize = 32;
-const CMK_PURPOSE: &str = "backing key";
+use super::states::{KeyState, Origin};
 
 /// A key as the store has it.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
+    /// Names its row; what the API calls its id is [`Key::public_id`].
     pub(super) id: String,
     pub(super) account: AccountId,
     pub(super) region: Region,
@@ -28,18 +25,71 @@ pub(super) struct Key {
     pub(super) state: KeyState,
     pub(super) created: Time,
     pub(super) deletion: Option<Time>,
-    pub(super) material_id: String,
+    /// The waiting period in days that begins when the last replica is gone.
+    pub(super) window_days: Option<i64>,
+    pub(super) origin: Origin,
+    pub(super) multi_region: Option<MultiRegionKeyType>,
+    /// The material that encrypts now; `None` before the first import.
+    pub(super) material_id: Option<String>,
+    pub(super) rotation: Option<Rotation>,
+}
+
+/// Which of the related multi-Region keys a key is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum MultiRegionKeyType {
+    Primary,
+    Replica,
+}
+
+impl MultiRegionKeyType {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "PRIMARY",
+            Self::Replica => "REPLICA",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Primary, Self::Replica].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Automatic rotation that is switched on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rotation {
+    pub(super) days: i64,
+    pub(super) next: Time,
 }
 
 impl Key {
+    /// Its id in the API, which related multi-Region keys share.
+    pub(super) fn public_id(&self) -> &str {
+        public_id(&self.id)
+    }
+
     pub(super) fn arn(&self) -> String {
-        key_arn(&self.region, &self.account, &self.id)
+        key_arn(&self.region, &self.account, self.public_id())
     }
 
     /// Puts the key into the record's resources.
     pub(super) fn note(&self, draft: &mut Draft) {
         draft.resource("AWS::KMS::Key", &self.arn(), &self.account);
     }
+
+    /// The material that encrypts now. A key without one is pending import, which stops every operation that asks for it.
+    pub(super) fn current_material(&self) -> Result<&str, ServiceError> {
+        let missing = || ServiceError::machine(format!("the home's state lacks the material of {}", self.arn()));
+        self.material_id.as_deref().ok_or_else(missing)
+    }
+
+    pub(super) fn is_replica(&self) -> bool {
+        self.multi_region == Some(MultiRegionKeyType::Replica)
+    }
+}
+
+/// What the API calls the id of the key in that row.
+pub(super) fn public_id(row: &str) -> &str {
+    row.split_once('/').map_or(row, |(id, _)| id)
 }
 
 pub(super) fn key_arn(region: &Region, account: &AccountId, id: &str) -> String {
@@ -50,9 +100,11 @@ pub(super) fn alias_arn(region: &Region, account: &AccountId, name: &str) -> Str
     format!("arn:aws:kms:{region}:{account}:{name}")
 }
 
-const COLUMNS: &str = "key_id, account, region, only_via, description, state, created, deletion, material_id";
+const COLUMNS: &str = "key_id, account, region, only_via, description, state, created, deletion, window_days, origin, \
+                       multi_region, material_id, rotation_days, next_rotation";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
+    let multi_region: Option<String> = row.get(10)?;
     Ok(Key {
         id: row.get(0)?,
         account: parsed(row, 1, |text| text.parse().ok())?,
@@ -61,12 +113,19 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Key> {
         description: row.get(4)?,
         state: parsed(row, 5, KeyState::from_name)?,
         created: time(row, 6)?,
-        deletion: row.get::<_, Option<i64>>(7)?.map(|_| time(row, 7)).transpose()?,
-        material_id: row.get(8)?,
+        deletion: optional_time(row, 7)?,
+        window_days: row.get(8)?,
+        origin: parsed(row, 9, Origin::from_name)?,
+        multi_region: multi_region.as_deref().and_then(MultiRegionKeyType::from_name),
+        material_id: row.get(11)?,
+        rotation: row
+            .get::<_, Option<i64>>(12)?
+            .zip(optional_time(row, 13)?)
+            .map(|(days, next)| Rotation { days, next }),
     })
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize, parse: impl FnOnce(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     parse(&text).ok_or_else(|| damaged(column))
 }
@@ -75,17 +134,49 @@ pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
     Time::from_micros(row.get(column)?).ok_or_else(|| damaged(column))
 }
 
+pub(super) fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Time>> {
+    row.get::<_, Option<i64>>(column)?.map(|_| time(row, column)).transpose()
+}
+
 fn damaged(column: usize) -> rusqlite::Error {
     let reason = "a value that this program does not write".into();
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, reason)
 }
 
-pub(super) fn find(tx: &Transaction<'_>, id: &str) -> Result<Option<Key>, StoreError> {
+/// The key in that row.
+pub(super) fn find(tx: &Transaction<'_>, row: &str) -> Result<Option<Key>, StoreError> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_keys WHERE key_id = ?1"))?;
-    Ok(statement.query_row([id], from_row).optional()?)
+    Ok(statement.query_row([row], from_row).optional()?)
 }
 
-/// The key of an account and Region behind `id`, at most `limit` after `after`, in the order of their ids.
+/// The key of that id in that Region.
+pub(super) fn find_in(tx: &Transaction<'_>, id: &str, region: &Region) -> Result<Option<Key>, StoreError> {
+    match find(tx, id)? {
+        Some(key) if key.region == *region => Ok(Some(key)),
+        _ if id.starts_with(MULTI_REGION_PREFIX) => find(tx, &replica_row(id, region)),
+        _ => Ok(None),
+    }
+}
+
+/// What the ids of multi-Region keys begin with.
+pub(super) const MULTI_REGION_PREFIX: &str = "mrk-";
+
+/// The row of a replica in `region` of the multi-Region key `id`.
+pub(super) fn replica_row(id: &str, region: &Region) -> String {
+    format!("{id}/{region}")
+}
+
+/// The multi-Region keys that are related to `key`, itself among them, in the order of their Regions.
+pub(super) fn related(tx: &Transaction<'_>, key: &Key) -> Result<Vec<Key>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        // '0' is the character behind '/'.
+        "SELECT {COLUMNS} FROM kms_keys WHERE key_id = ?1 OR (key_id > ?1 || '/' AND key_id < ?1 || '0') ORDER BY region"
+    ))?;
+    let keys = statement.query_map([key.public_id()], from_row)?;
+    Ok(keys.collect::<Result<_, _>>()?)
+}
+
+/// The keys of an account and Region, at most `limit` after `after`, in the order of their ids.
 pub(super) fn list(
     tx: &Transaction<'_>,
     account: &AccountId,
@@ -102,86 +193,103 @@ pub(super) fn list(
 
 /// The key whose scheduled deletion is due first.
 pub(super) fn next_deletion(tx: &Transaction<'_>) -> Result<Option<Key>, StoreError> {
-    let mut statement = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM kms_keys WHERE deletion IS NOT NULL ORDER BY deletion, key_id LIMIT 1"
-    ))?;
+    first(tx, "deletion IS NOT NULL ORDER BY deletion, key_id")
+}
+
+/// The key whose automatic rotation is due first. A key that is not enabled waits until it is.
+pub(super) fn next_rotation(tx: &Transaction<'_>) -> Result<Option<Key>, StoreError> {
+    first(tx, "next_rotation IS NOT NULL AND state = 'Enabled' ORDER BY next_rotation, key_id")
+}
+
+fn first(tx: &Transaction<'_>, what: &str) -> Result<Option<Key>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_keys WHERE {what} LIMIT 1"))?;
     Ok(statement.query_row([], from_row).optional()?)
 }
 
-/// Makes a key with fresh material, sealed under `root` before it is stored.
-pub(super) fn create(
-    tx: &Transaction<'_>,
-    root: &RootKey,
-    call: &Call<'_>,
-    now: Time,
-    description: &str,
-    only_via: Option<&str>,
-) -> Result<Key, ServiceError> {
-    let key = Key {
+/// Stores a new key. Its materials come afterwards.
+pub(super) fn insert(tx: &Transaction<'_>, key: &Key) -> Result<(), StoreError> {
+    tx.prepare_cached(&format!(
+        "INSERT INTO kms_keys ({COLUMNS}, manager)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+    ))?
+    .execute(params![
+        key.id,
+        key.account.as_str(),
+        key.region.as_str(),
+        key.only_via,
+        key.description,
+        key.state.name(),
+        key.created.micros(),
+        key.deletion.map(Time::micros),
+        key.window_days,
+        key.origin.name(),
+        key.multi_region.map(MultiRegionKeyType::name),
+        key.material_id,
+        key.rotation.map(|rotation| rotation.days),
+        key.rotation.map(|rotation| rotation.next.micros()),
+        if key.only_via.is_some() { "AWS" } else { "CUSTOMER" },
+    ])?;
+    Ok(())
+}
+
+/// A new key of the caller's account and Region, enabled, without material yet and not stored.
+pub(super) fn new(call: &Call<'_>, now: Time, description: &str) -> Key {
+    Key {
         id: ids::uuid(),
         account: call.account.clone(),
         region: call.region.clone(),
-        only_via: only_via.map(str::to_owned),
+        only_via: None,
         description: description.to_owned(),
         state: KeyState::Enabled,
         created: now,
         deletion: None,
-        material_id: ids::hex64(),
-    };
-    let backing = SecretBytes::random(BACKING_BYTES).map_err(ServiceError::machine)?;
-    let sealed = root.seal(CMK_PURPOSE, &binding(&key.id, &key.material_id), &backing)?;
-    tx.execute(
-        "INSERT INTO kms_keys (key_id, account, region, manager, only_via, description, state, created, material_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        params![
-            key.id,
-            key.account.as_str(),
-            key.region.as_str(),
-            if only_via.is_some() { "AWS" } else { "CUSTOMER" },
-            only_via,
-            description,
-            key.state.name(),
-            now.micros(),
-            key.material_id
-        ],
-    )?;
-    tx.execute(
-        "INSERT INTO kms_materials (material_id, key_id, created, sealed) VALUES (?1, ?2, ?3, ?4)",
-        params![key.material_id, key.id, now.micros(), sealed],
-    )?;
+        window_days: None,
+        origin: Origin::AwsKms,
+        multi_region: None,
+        material_id: None,
+        rotation: None,
+    }
+}
+
+/// Stores `key` with a first material of its own.
+pub(super) fn create(tx: &Transaction<'_>, root: &RootKey, mut key: Key) -> Result<Key, ServiceError> {
+    insert(tx, &key)?;
+    let (material_id, secret) = materials::fresh()?;
+    materials::put(tx, root, &key, &material_id, &secret)?;
+    materials::make_current(tx, &key, &material_id, None)?;
+    key.material_id = Some(material_id);
     Ok(key)
 }
 
-/// Opens one of a key's materials; `None` if the key never had it.
-pub(super) fn backing(
-    tx: &Transaction<'_>,
-    root: &RootKey,
-    key: &Key,
-    material_id: &str,
-) -> Result<Option<SecretBytes>, ServiceError> {
-    let mut statement = tx.prepare_cached(
-        "SELECT sealed FROM kms_materials WHERE material_id = ?1 AND key_id = ?2 AND destroyed IS NULL",
+pub(super) fn set_rotation(tx: &Transaction<'_>, key: &Key, rotation: Option<Rotation>) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE kms_keys SET rotation_days = ?2, next_rotation = ?3 WHERE key_id = ?1")?.execute(
+        params![key.id, rotation.map(|rotation| rotation.days), rotation.map(|rotation| rotation.next.micros())],
     )?;
-    let sealed: Option<Vec<u8>> =
-        statement.query_row([material_id, key.id.as_str()], |row| row.get(0)).optional().map_err(StoreError::from)?;
-    sealed.map(|sealed| root.open(CMK_PURPOSE, &binding(&key.id, material_id), &sealed)).transpose()
+    Ok(())
 }
 
-fn binding(key_id: &str, material_id: &str) -> String {
-    format!("{key_id} {material_id}")
+/// Puts a key into a state in which no deletion waits.
+pub(super) fn set_state(tx: &Transaction<'_>, key: &Key, state: KeyState) -> Result<(), StoreError> {
+    tx.prepare_cached("UPDATE kms_keys SET state = ?2, deletion = NULL, window_days = NULL WHERE key_id = ?1")?
+        .execute([key.id.as_str(), state.name()])?;
+    Ok(())
 }
 
-pub(super) fn set_state(
-    tx: &Transaction<'_>,
-    key: &Key,
-    state: KeyState,
-    deletion: Option<Time>,
-) -> Result<(), StoreError> {
-    tx.prepare_cached("UPDATE kms_keys SET state = ?2, deletion = ?3 WHERE key_id = ?1")?.execute(params![
-        key.id,
-        state.name(),
-        deletion.map(Time::micros)
-    ])?;
+/// Lets a key be deleted at `deletion`.
+pub(super) fn set_deletion(tx: &Transaction<'_>, key: &Key, deletion: Time) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE kms_keys SET state = 'PendingDeletion', deletion = ?2, window_days = NULL WHERE key_id = ?1",
+        params![key.id, deletion.micros()],
+    )?;
+    Ok(())
+}
+
+/// Lets a primary key be deleted `days` after its last replica is gone.
+pub(super) fn set_replica_deletion(tx: &Transaction<'_>, key: &Key, days: i64) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE kms_keys SET state = 'PendingReplicaDeletion', deletion = NULL, window_days = ?2 WHERE key_id = ?1",
+        params![key.id, days],
+    )?;
     Ok(())
 }
 
@@ -199,8 +307,8 @@ pub(super) fn resolve(tx: &Transaction<'_>, call: &Call<'_>, text: &str) -> Resu
     let (account, name) = parse_name(call, text)?;
     let not_found = |message| ServiceError::refused("NotFoundException", message);
     match name {
-        Name::Id(id) => find(tx, id)?
-            .filter(|key| key.account == account && key.region == call.region)
+        Name::Id(id) => find_in(tx, id, &call.region)?
+            .filter(|key| key.account == account)
             .ok_or_else(|| not_found(format!("Key '{}' does not exist", key_arn(&call.region, &account, id)))),
         Name::Alias(alias) => match alias_target(tx, &account, &call.region, alias)? {
             Some(id) => find(tx, &id)?.ok_or_else(|| not_found(format!("Invalid keyId '{text}'"))),
@@ -212,6 +320,12 @@ pub(super) fn resolve(tx: &Transaction<'_>, call: &Call<'_>, text: &str) -> Resu
 pub(super) fn alias_not_found(region: &Region, account: &AccountId, alias: &str) -> ServiceError {
     let arn = alias_arn(region, account, alias);
     ServiceError::refused("NotFoundException", format!("Alias {arn} is not found."))
+}
+
+/// Whether `text` names a key whose material is imported, as far as a look outside the operation can tell.
+pub(super) fn is_importable(call: &Call<'_>, text: &str) -> bool {
+    let found = call.home.read(|tx| resolve(tx, call, text));
+    found.is_ok_and(|key| key.origin == Origin::External && !key.state.is_ending())
 }
 
 /// Whether `text` names a key or alias of the caller's own account, or nothing at all.
@@ -253,9 +367,11 @@ fn parse_name<'a>(call: &Call<'_>, text: &'a str) -> Result<(AccountId, Name<'a>
 /// Whether `text` has the shape of a key id: a UUID, or `mrk-` and 32 hex digits.
 pub(super) fn is_key_id(text: &str) -> bool {
     let multi_region = |digits: &str| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text.len() == KEY_ID_BYTES && (ids::is_uuid(text) || text.strip_prefix("mrk-").is_some_and(multi_region))
+    text.len() == KEY_ID_BYTES
+        && (ids::is_uuid(text) || text.strip_prefix(MULTI_REGION_PREFIX).is_some_and(multi_region))
 }
 
+/// The row of the key that an alias stands for.
 pub(super) fn alias_target(
     tx: &Transaction<'_>,
     account: &AccountId,

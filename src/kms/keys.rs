@@ -1,23 +1,25 @@
-//! Keys and their lives: `CreateKey`, `DescribeKey`, `ListKeys`, `EnableKey`, `DisableKey`, `ScheduleKeyDeletion`, `CancelKeyDeletion`.
+//! Keys and their lives: `CreateKey`, `DescribeKey`, `ListKeys`, `UpdateKeyDescription`, `EnableKey`, `DisableKey`,
+//! `ScheduleKeyDeletion`, `CancelKeyDeletion`.
 
 use jiff::SignedDuration;
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, Operation, ServiceError, Step};
-use crate::store::StoreError;
 
 use super::access::{authorise_account, named_key};
-use super::keyring::{self, Key};
+use super::keyring::{self, Key, MultiRegionKeyType, Rotation};
 use super::managed::{self, ManagedAlias};
+use super::metadata::{self, KeyMetadata, SYMMETRIC, USAGE, metadata};
 use super::operations::{
     CANCEL_KEY_DELETION, CREATE_KEY, DESCRIBE_KEY, DISABLE_KEY, ENABLE_KEY, LIST_KEYS, SCHEDULE_KEY_DELETION,
+    UPDATE_KEY_DESCRIPTION,
 };
 use super::page::{Marker, page_limit};
 use super::root::RootKey;
-use super::states::{self, KeyState};
+use super::states::{self, KeyState, Origin};
+use super::tags::{self, Tag};
 use super::validate::{Validation, invalid};
 
 /// `CreateKey`.
@@ -34,7 +36,7 @@ pub struct CreateKeyRequest {
     pub customer_master_key_spec: Option<String>,
     /// `SYMMETRIC_DEFAULT`.
     pub key_spec: Option<String>,
-    /// `AWS_KMS`.
+    /// `AWS_KMS` or `EXTERNAL`.
     pub origin: Option<String>,
     /// Does not apply: there are no other key stores.
     pub custom_key_store_id: Option<String>,
@@ -43,18 +45,8 @@ pub struct CreateKeyRequest {
     /// Up to 50 tags.
     #[serde(default)]
     pub tags: Vec<Tag>,
-    /// `false`: multi-Region keys come later.
+    /// Whether the key can have replicas in other Regions.
     pub multi_region: Option<bool>,
-}
-
-/// A tag of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub struct Tag {
-    /// 1-128 characters.
-    pub tag_key: String,
-    /// 0-256 characters.
-    pub tag_value: String,
 }
 
 /// What `CreateKey` answers.
@@ -63,46 +55,6 @@ pub struct Tag {
 pub struct CreateKeyResponse {
     /// The new key.
     pub key_metadata: KeyMetadata,
-}
-
-/// What `CreateKey` and `DescribeKey` say of a key.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct KeyMetadata {
-    /// The account that owns it.
-    #[serde(rename = "AWSAccountId")]
-    pub aws_account_id: String,
-    /// A UUID.
-    pub key_id: String,
-    /// Its ARN.
-    pub arn: String,
-    /// When it was made.
-    pub creation_date: Time,
-    /// Whether its state is `Enabled`.
-    pub enabled: bool,
-    /// As given.
-    pub description: String,
-    /// `ENCRYPT_DECRYPT`.
-    pub key_usage: &'static str,
-    /// `Enabled`, `Disabled` or `PendingDeletion`.
-    pub key_state: &'static str,
-    /// When a scheduled deletion is due.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deletion_date: Option<Time>,
-    /// `AWS_KMS`.
-    pub origin: &'static str,
-    /// `CUSTOMER` or `AWS`.
-    pub key_manager: &'static str,
-    /// `SYMMETRIC_DEFAULT`, under its old name.
-    pub customer_master_key_spec: &'static str,
-    /// `SYMMETRIC_DEFAULT`.
-    pub key_spec: &'static str,
-    /// `SYMMETRIC_DEFAULT` alone.
-    pub encryption_algorithms: [&'static str; 1],
-    /// `false`.
-    pub multi_region: bool,
-    /// The material that encrypts now: 64 hex digits.
-    pub current_key_material_id: String,
 }
 
 /// `DescribeKey`.
@@ -178,6 +130,16 @@ key_id_request!(
     CancelKeyDeletionRequest
 );
 
+/// `UpdateKeyDescription`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct UpdateKeyDescriptionRequest {
+    /// A key id or key ARN.
+    pub key_id: String,
+    /// Up to 8192 characters.
+    pub description: String,
+}
+
 /// `ScheduleKeyDeletion`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
@@ -194,9 +156,10 @@ pub struct ScheduleKeyDeletionRequest {
 pub struct ScheduleKeyDeletionResponse {
     /// The key's ARN.
     pub key_id: String,
-    /// When it will be deleted.
-    pub deletion_date: Time,
-    /// `PendingDeletion`.
+    /// When it will be deleted; absent for a primary key that waits for its replicas' end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_date: Option<Time>,
+    /// `PendingDeletion` or `PendingReplicaDeletion`.
     pub key_state: &'static str,
     /// As asked, or 30.
     pub pending_window_in_days: i64,
@@ -209,10 +172,6 @@ pub struct CancelKeyDeletionResponse {
     /// The key's ARN.
     pub key_id: String,
 }
-
-const SYMMETRIC: &str = "SYMMETRIC_DEFAULT";
-const USAGE: &str = "ENCRYPT_DECRYPT";
-const ORIGIN: &str = "AWS_KMS";
 
 /// In the order of a recorded answer; what AWS added since follows.
 const KEY_SPECS: [&str; 17] = [
@@ -235,25 +194,30 @@ const KEY_SPECS: [&str; 17] = [
     "ECC_NIST_EDWARDS25519",
 ];
 
-/// Makes a symmetric encryption key with fresh material.
+/// Makes a symmetric encryption key, with fresh material unless its material is to be imported.
 pub fn create_key(call: &Call<'_>, req: CreateKeyRequest) -> Result<CreateKeyResponse, ServiceError> {
     let root = RootKey::ensure(call.home);
     gate::run(call, &CREATE_KEY, create_parameters(&req), |step| {
         root?;
         check_create(call, &req)?;
         authorise_account(step, "CreateKey")?;
-        let root = RootKey::load(call.home, step.tx)?;
-        let description = req.description.as_deref().unwrap_or_default();
-        let key = keyring::create(step.tx, &root, call, step.now, description, None)?;
-        for tag in &req.tags {
-            step.tx
-                .prepare_cached("INSERT INTO kms_tags (key_id, name, value) VALUES (?1, ?2, ?3)")
-                .map_err(StoreError::from)?
-                .execute(params![key.id, tag.tag_key, tag.tag_value])?;
+        let mut key = keyring::new(call, step.now, req.description.as_deref().unwrap_or_default());
+        if req.multi_region == Some(true) {
+            key.id = format!("{}{}", keyring::MULTI_REGION_PREFIX, &crate::ids::hex64()[..32]);
+            key.multi_region = Some(MultiRegionKeyType::Primary);
         }
+        if req.origin.as_deref() == Some(Origin::External.name()) {
+            key.origin = Origin::External;
+            key.state = KeyState::PendingImport;
+            keyring::insert(step.tx, &key)?;
+        } else {
+            key = keyring::create(step.tx, &RootKey::load(call.home, step.tx)?, key)?;
+        }
+        tags::put(step.tx, &key, &req.tags)?;
         key.note(step.draft);
-        step.draft.set_response(json!({"keyMetadata": recorded_metadata(&key)}));
-        Ok(CreateKeyResponse { key_metadata: metadata(&key) })
+        let key_metadata = metadata(step.tx, &key)?;
+        step.draft.set_response(json!({"keyMetadata": metadata::recorded(&key_metadata)}));
+        Ok(CreateKeyResponse { key_metadata })
     })
 }
 
@@ -264,13 +228,12 @@ fn create_parameters(req: &CreateKeyRequest) -> Value {
         "keyUsage": req.key_usage.as_deref().unwrap_or(USAGE),
         "customerMasterKeySpec": spec,
         "keySpec": spec,
-        "origin": req.origin.as_deref().unwrap_or(ORIGIN),
+        "origin": req.origin.as_deref().unwrap_or(Origin::AwsKms.name()),
         "bypassPolicyLockoutSafetyCheck": req.bypass_policy_lockout_safety_check.unwrap_or(false),
         "multiRegion": req.multi_region.unwrap_or(false),
     });
     if !req.tags.is_empty() {
-        let tag = |tag: &Tag| json!({"tagKey": tag.tag_key, "tagValue": tag.tag_value});
-        parameters["tags"] = req.tags.iter().map(tag).collect();
+        parameters["tags"] = tags::recorded(&req.tags);
     }
     parameters
 }
@@ -292,10 +255,10 @@ fn check_create(call: &Call<'_>, req: &CreateKeyRequest) -> Result<(), ServiceEr
         }
     }
     if let Some(origin) = &req.origin {
-        validation.one_of("origin", origin, &[ORIGIN, "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"]);
+        validation.one_of("origin", origin, &["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"]);
     }
     validation.finish()?;
-    check_tags(&req.tags)?;
+    tags::check(&req.tags)?;
     let unsupported = |what: String| Err(ServiceError::refused("UnsupportedOperationException", what));
     for spec in [&req.customer_master_key_spec, &req.key_spec].into_iter().flatten() {
         if spec != SYMMETRIC {
@@ -312,42 +275,33 @@ fn check_create(call: &Call<'_>, req: &CreateKeyRequest) -> Result<(), ServiceEr
             let message = format!("KeyUsage {usage} is not compatible with KeySpec {SYMMETRIC}");
             return Err(invalid(message));
         }
-        (_, Some(origin), _) if origin != ORIGIN => {
+        (_, Some(origin), _) if Origin::from_name(origin).is_none() => {
             return unsupported(format!("Keys of origin {origin} are not supported."));
         }
         (_, _, Some(_)) => return unsupported("Custom key stores are not supported.".to_owned()),
         _ => {}
     }
-    if req.multi_region == Some(true) {
-        return unsupported("Multi-Region keys are not supported.".to_owned());
-    }
-    match &req.policy {
-        Some(policy) if !is_default_policy(call, policy) => {
-            unsupported("Only the default key policy is supported; a policy that is not evaluated would promise what it does not keep.".to_owned())
-        }
+    check_policy(call, req.policy.as_deref())
+}
+
+/// Refuses a key policy other than the default one.
+pub(super) fn check_policy(call: &Call<'_>, policy: Option<&str>) -> Result<(), ServiceError> {
+    match policy {
+        Some(policy) if !is_default_policy(call, policy) => Err(ServiceError::refused(
+            "UnsupportedOperationException",
+            "Only the default key policy is supported; a policy that is not evaluated would promise what it does not keep.",
+        )),
         _ => Ok(()),
     }
 }
 
-fn check_tags(tags: &[Tag]) -> Result<(), ServiceError> {
-    let refuse = |message: String| Err(ServiceError::refused("TagException", message));
-    if tags.len() > 50 {
-        return refuse("Too many tags".to_owned());
-    }
-    for (index, tag) in tags.iter().enumerate() {
-        let mut validation = Validation::default();
-        validation
-            .length(&format!("tags.{}.member.tagKey", index + 1), &tag.tag_key, 1..=128)
-            .length(&format!("tags.{}.member.tagValue", index + 1), &tag.tag_value, 0..=256)
-            .finish()?;
-        if tag.tag_key.to_ascii_lowercase().starts_with("aws:") {
-            return refuse("Tags beginning with aws: are reserved".to_owned());
-        }
-        if tags[..index].iter().any(|earlier| earlier.tag_key == tag.tag_key) {
-            return refuse("Duplicate tag keys".to_owned());
-        }
-    }
-    Ok(())
+/// The default key policy (AWS KMS developer guide, "Default key policy").
+pub(super) fn default_policy(call: &Call<'_>) -> String {
+    let statement = json!({
+        "Sid": "Enable IAM User Permissions", "Effect": "Allow",
+        "Principal": {"AWS": format!("arn:aws:iam::{}:root", call.account)}, "Action": "kms:*", "Resource": "*",
+    });
+    json!({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]}).to_string()
 }
 
 /// Whether `policy` says what the default key policy says: the account's root may do everything.
@@ -380,15 +334,15 @@ pub fn describe_key(call: &Call<'_>, req: DescribeKeyRequest) -> Result<Describe
     gate::run(call, &DESCRIBE_KEY, json!({"keyId": req.key_id}), |step| {
         let mut validation = Validation::default();
         validation.key_id("keyId", &req.key_id).grant_tokens(&req.grant_tokens).finish()?;
-        super::grant::check_tokens(&req.grant_tokens)?;
+        super::grant::present(step, &req.grant_tokens)?;
         root?;
         if let Some(alias) = managed {
             authorise_account(step, "DescribeKey")?;
             managed::ensure(step.tx, call, step.now, alias)?;
         }
         let (key, _) = named_key(step, &req.key_id, "DescribeKey", None)?;
-        states::check("DescribeKey", key.state, &key.arn())?;
-        Ok(DescribeKeyResponse { key_metadata: metadata(&key) })
+        states::check("DescribeKey", &key)?;
+        Ok(DescribeKeyResponse { key_metadata: metadata(step.tx, &key)? })
     })
 }
 
@@ -403,15 +357,34 @@ pub fn list_keys(call: &Call<'_>, req: ListKeysRequest) -> Result<ListKeysRespon
         let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
         let mut keys = keyring::list(step.tx, &call.account, &call.region, &after?, wanted)?;
         let next_marker = Marker::next(&mut keys, limit, |key| &key.id);
-        let entry = |key: &Key| KeyListEntry { key_id: key.id.clone(), key_arn: key.arn() };
+        let entry = |key: &Key| KeyListEntry { key_id: key.public_id().to_owned(), key_arn: key.arn() };
         Ok(ListKeysResponse { keys: keys.iter().map(entry).collect(), truncated: next_marker.is_some(), next_marker })
     })
 }
 
-/// Makes a disabled key usable again.
+/// Says anew what a key is for.
+pub fn update_key_description(call: &Call<'_>, req: UpdateKeyDescriptionRequest) -> Result<(), ServiceError> {
+    let parameters = json!({"keyId": req.key_id, "description": req.description});
+    let mut validation = Validation::default();
+    validation.key_id("keyId", &req.key_id).length("description", &req.description, 0..=8192);
+    let checked = validation.finish();
+    on_key(call, &UPDATE_KEY_DESCRIPTION, &req.key_id, parameters, checked, |step, key| {
+        step.tx.execute(
+            "UPDATE kms_keys SET description = ?2 WHERE key_id = ?1",
+            [key.id.as_str(), req.description.as_str()],
+        )?;
+        step.draft.set_response(json!({"keyId": key.arn()}));
+        Ok(())
+    })
+}
+
+/// Makes a disabled key usable again. A rotation that it missed while it was disabled is due at once.
 pub fn enable_key(call: &Call<'_>, req: EnableKeyRequest) -> Result<(), ServiceError> {
-    change(call, &ENABLE_KEY, &req.key_id, json!({"keyId": req.key_id}), |step, key| {
-        keyring::set_state(step.tx, key, KeyState::Enabled, None)?;
+    on_key(call, &ENABLE_KEY, &req.key_id, json!({"keyId": req.key_id}), Ok(()), |step, key| {
+        keyring::set_state(step.tx, key, KeyState::Enabled)?;
+        if let Some(rotation) = key.rotation.filter(|rotation| rotation.next < step.now) {
+            keyring::set_rotation(step.tx, key, Some(Rotation { next: step.now, ..rotation }))?;
+        }
         step.draft.set_response(json!({"keyId": key.arn()}));
         Ok(())
     })
@@ -419,14 +392,15 @@ pub fn enable_key(call: &Call<'_>, req: EnableKeyRequest) -> Result<(), ServiceE
 
 /// Makes a key unusable until it is enabled again.
 pub fn disable_key(call: &Call<'_>, req: DisableKeyRequest) -> Result<(), ServiceError> {
-    change(call, &DISABLE_KEY, &req.key_id, json!({"keyId": req.key_id}), |step, key| {
-        keyring::set_state(step.tx, key, KeyState::Disabled, None)?;
+    on_key(call, &DISABLE_KEY, &req.key_id, json!({"keyId": req.key_id}), Ok(()), |step, key| {
+        keyring::set_state(step.tx, key, KeyState::Disabled)?;
         step.draft.set_response(json!({"keyId": key.arn()}));
         Ok(())
     })
 }
 
-/// Makes a key unusable and lets it be deleted, with all that it encrypts, when the waiting period is over.
+/// Makes a key unusable and lets it be deleted, with all that it encrypts, when the waiting period is over. That of a
+/// primary key begins when its last replica is gone.
 pub fn schedule_key_deletion(
     call: &Call<'_>,
     req: ScheduleKeyDeletionRequest,
@@ -436,15 +410,23 @@ pub fn schedule_key_deletion(
     let mut validation = Validation::default();
     validation.key_id("keyId", &req.key_id).number("pendingWindowInDays", days, 7..=30);
     let checked = validation.finish();
-    change(call, &SCHEDULE_KEY_DELETION, &req.key_id, parameters, |step, key| {
-        checked?;
-        let deletion_date = step.now.after(SignedDuration::from_hours(24 * days));
-        let state = KeyState::PendingDeletion;
-        keyring::set_state(step.tx, key, state, Some(deletion_date))?;
-        step.draft.set_response(json!({
-            "keyId": key.arn(), "keyState": state.name(), "deletionDate": deletion_date.to_trail_date_string(),
-            "pendingWindowInDays": days,
-        }));
+    on_key(call, &SCHEDULE_KEY_DELETION, &req.key_id, parameters, checked, |step, key| {
+        let has_replicas =
+            key.multi_region == Some(MultiRegionKeyType::Primary) && keyring::related(step.tx, key)?.len() > 1;
+        let (state, deletion_date) = if has_replicas {
+            keyring::set_replica_deletion(step.tx, key, days)?;
+            (KeyState::PendingReplicaDeletion, None)
+        } else {
+            let deletion = step.now.after(SignedDuration::from_hours(24 * days));
+            keyring::set_deletion(step.tx, key, deletion)?;
+            (KeyState::PendingDeletion, Some(deletion))
+        };
+        let mut response = json!({"keyId": key.arn(), "keyState": state.name()});
+        if let Some(date) = deletion_date {
+            response["deletionDate"] = date.to_trail_date_string().into();
+        }
+        response["pendingWindowInDays"] = days.into();
+        step.draft.set_response(response);
         Ok(ScheduleKeyDeletionResponse {
             key_id: key.arn(),
             deletion_date,
@@ -454,67 +436,37 @@ pub fn schedule_key_deletion(
     })
 }
 
-/// Keeps a key whose deletion was scheduled. It stays disabled.
+/// Keeps a key whose deletion was scheduled. It is disabled then, or pending import if material of it is missing.
 pub fn cancel_key_deletion(
     call: &Call<'_>,
     req: CancelKeyDeletionRequest,
 ) -> Result<CancelKeyDeletionResponse, ServiceError> {
-    change(call, &CANCEL_KEY_DELETION, &req.key_id, json!({"keyId": req.key_id}), |step, key| {
-        keyring::set_state(step.tx, key, KeyState::Disabled, None)?;
+    on_key(call, &CANCEL_KEY_DELETION, &req.key_id, json!({"keyId": req.key_id}), Ok(()), |step, key| {
+        let whole = key.origin == Origin::AwsKms || super::materials::are_whole(step.tx, key)?;
+        let state = if whole { KeyState::Disabled } else { KeyState::PendingImport };
+        keyring::set_state(step.tx, key, state)?;
         step.draft.set_response(json!({"keyId": key.arn()}));
         Ok(CancelKeyDeletionResponse { key_id: key.arn() })
     })
 }
 
-/// An operation that changes the state of one key.
-fn change<T>(
+/// An operation on one key that the caller names by id or ARN, and to which grants do not apply. `checked` is what a look
+/// at its other parameters found, which comes before everything else.
+pub(super) fn on_key<T>(
     call: &Call<'_>,
     operation: &Operation,
     key_id: &str,
     parameters: Value,
+    checked: Result<(), ServiceError>,
     apply: impl FnOnce(&mut Step<'_>, &Key) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
     gate::run(call, operation, parameters, |step| {
+        checked?;
         let mut validation = Validation::default();
         validation.key_id("keyId", key_id).finish()?;
         let (key, _) = named_key(step, key_id, operation.name, None)?;
-        states::check(operation.name, key.state, &key.arn())?;
+        states::check(operation.name, &key)?;
         apply(step, &key)
-    })
-}
-
-pub(super) fn metadata(key: &Key) -> KeyMetadata {
-    KeyMetadata {
-        aws_account_id: key.account.to_string(),
-        key_id: key.id.clone(),
-        arn: key.arn(),
-        creation_date: key.created,
-        enabled: key.state == KeyState::Enabled,
-        description: key.description.clone(),
-        key_usage: USAGE,
-        key_state: key.state.name(),
-        deletion_date: key.deletion,
-        origin: ORIGIN,
-        key_manager: if key.only_via.is_some() { "AWS" } else { "CUSTOMER" },
-        customer_master_key_spec: SYMMETRIC,
-        key_spec: SYMMETRIC,
-        encryption_algorithms: [SYMMETRIC],
-        multi_region: false,
-        current_key_material_id: key.material_id.clone(),
-    }
-}
-
-/// The metadata in CloudTrail's spelling, which begins members in lower case and writes dates out.
-fn recorded_metadata(key: &Key) -> Value {
-    let metadata = metadata(key);
-    json!({
-        "aWSAccountId": metadata.aws_account_id, "keyId": metadata.key_id, "arn": metadata.arn,
-        "creationDate": metadata.creation_date.to_trail_date_string(), "enabled": metadata.enabled,
-        "description": metadata.description, "keyUsage": metadata.key_usage, "keyState": metadata.key_state,
-        "origin": metadata.origin, "keyManager": metadata.key_manager,
-        "customerMasterKeySpec": metadata.customer_master_key_spec, "keySpec": metadata.key_spec,
-        "encryptionAlgorithms": metadata.encryption_algorithms, "multiRegion": metadata.multi_region,
-        "currentKeyMaterialId": metadata.current_key_material_id,
     })
 }
 
@@ -535,4 +487,13 @@ pub(super) fn add_dry_run(parameters: &mut Value, asked: Option<bool>) {
     if let Some(asked) = asked {
         parameters["dryRun"] = asked.into();
     }
+}
+
+/// `requestParameters` that name a key, with what `more` has.
+pub(super) fn with_key(key_id: &str, more: Value) -> Value {
+    let mut parameters = json!({"keyId": key_id});
+    if let (Some(fields), Value::Object(more)) = (parameters.as_object_mut(), more) {
+        fields.extend(more);
+    }
+    parameters
 }

@@ -1,5 +1,6 @@
 //! AWS managed keys: made at first use by their service, usable through it only, not the user's to change.
 
+use jiff::SignedDuration;
 use rusqlite::{Transaction, params};
 
 use crate::clock::Time;
@@ -7,8 +8,11 @@ use crate::gate::{Call, ServiceError};
 use crate::ids::Region;
 use crate::store;
 
-use super::keyring::{self, Key};
+use super::keyring::{self, Key, Rotation};
 use super::root::RootKey;
+
+/// Days.
+const YEAR: i64 = 365;
 
 /// A predefined alias, which every account has in every Region from the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,8 +81,11 @@ pub(super) fn ensure(
         return Ok(key);
     }
     let root = RootKey::load(call.home, tx)?;
-    let service = alias.service(&call.region);
-    let key = keyring::create(tx, &root, call, now, alias.description(), Some(&service))?;
+    let mut key = keyring::new(call, now, alias.description());
+    key.only_via = Some(alias.service(&call.region));
+    // AWS rotates its managed keys every year, and nobody can change that (developer guide, "AWS managed keys").
+    key.rotation = Some(Rotation { days: YEAR, next: now.after(SignedDuration::from_hours(24 * YEAR)) });
+    let key = keyring::create(tx, &root, key)?;
     tx.execute(
         "INSERT INTO kms_aliases (account, region, name, target, created, updated) VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
         params![call.account.as_str(), call.region.as_str(), alias.name(), key.id, now.micros()],

@@ -12,16 +12,27 @@ mod context;
 mod crypto;
 mod deletion;
 mod envelope;
+mod event;
 mod grant;
 mod grants;
+mod import;
 mod keyring;
 mod keys;
 mod managed;
+mod materials;
+mod metadata;
 mod operations;
 mod page;
+mod random;
+mod regions;
 mod root;
+mod rotation;
 pub mod states;
+mod tags;
+mod unsupported;
+mod usage;
 mod validate;
+mod wrapping;
 
 pub use aliases::{
     AliasListEntry, CreateAliasRequest, DeleteAliasRequest, ListAliasesRequest, ListAliasesResponse,
@@ -37,18 +48,49 @@ pub use crypto::{
 };
 pub use grant::{GrantConstraints, grant_named};
 pub use grants::{
-    CreateGrantRequest, CreateGrantResponse, GrantListEntry, ListGrantsRequest, ListGrantsResponse, RetireGrantRequest,
-    RevokeGrantRequest, create_grant, list_grants, retire_grant, revoke_grant,
+    CreateGrantRequest, CreateGrantResponse, GrantListEntry, ListGrantsRequest, ListGrantsResponse,
+    ListRetirableGrantsRequest, RetireGrantRequest, RevokeGrantRequest, create_grant, list_grants,
+    list_retirable_grants, retire_grant, revoke_grant,
+};
+pub use import::{
+    DeleteImportedKeyMaterialRequest, DeleteImportedKeyMaterialResponse, GetParametersForImportRequest,
+    GetParametersForImportResponse, ImportKeyMaterialRequest, ImportKeyMaterialResponse, delete_imported_key_material,
+    get_parameters_for_import, import_key_material,
 };
 pub use keys::{
     CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest, CreateKeyResponse, DescribeKeyRequest,
-    DescribeKeyResponse, DisableKeyRequest, EnableKeyRequest, KeyListEntry, KeyMetadata, ListKeysRequest,
-    ListKeysResponse, ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, Tag, cancel_key_deletion, create_key,
-    describe_key, disable_key, enable_key, list_keys, schedule_key_deletion,
+    DescribeKeyResponse, DisableKeyRequest, EnableKeyRequest, KeyListEntry, ListKeysRequest, ListKeysResponse,
+    ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, UpdateKeyDescriptionRequest, cancel_key_deletion,
+    create_key, describe_key, disable_key, enable_key, list_keys, schedule_key_deletion, update_key_description,
 };
 pub use managed::{ManagedAlias, managed_key};
+pub use metadata::{KeyMetadata, MultiRegionConfiguration, MultiRegionKey};
 pub use operations::SERVICE;
+pub use random::{GenerateRandomRequest, GenerateRandomResponse, RecipientInfo, generate_random};
+pub use regions::{
+    ReplicateKeyRequest, ReplicateKeyResponse, UpdatePrimaryRegionRequest, replicate_key, update_primary_region,
+};
 pub use root::{RootKey, RootKeyError};
+pub use rotation::{
+    DisableKeyRotationRequest, EnableKeyRotationRequest, GetKeyRotationStatusRequest, GetKeyRotationStatusResponse,
+    ListKeyRotationsRequest, ListKeyRotationsResponse, RotateKeyOnDemandRequest, RotateKeyOnDemandResponse,
+    RotationsListEntry, disable_key_rotation, enable_key_rotation, get_key_rotation_status, list_key_rotations,
+    rotate_key_on_demand,
+};
+pub use tags::{
+    ListResourceTagsRequest, ListResourceTagsResponse, Tag, TagResourceRequest, UntagResourceRequest,
+    list_resource_tags, tag_resource, untag_resource,
+};
+pub use unsupported::{
+    ConnectCustomKeyStoreRequest, CreateCustomKeyStoreRequest, DeleteCustomKeyStoreRequest, DeriveSharedSecretRequest,
+    DescribeCustomKeyStoresRequest, DisconnectCustomKeyStoreRequest, GenerateDataKeyPairRequest,
+    GenerateDataKeyPairWithoutPlaintextRequest, GenerateMacRequest, GetPublicKeyRequest, Never, SignRequest,
+    UNSUPPORTED, UpdateCustomKeyStoreRequest, VerifyMacRequest, VerifyRequest, connect_custom_key_store,
+    create_custom_key_store, delete_custom_key_store, derive_shared_secret, describe_custom_key_stores,
+    disconnect_custom_key_store, generate_data_key_pair, generate_data_key_pair_without_plaintext, generate_mac,
+    get_public_key, sign, update_custom_key_store, verify, verify_mac,
+};
+pub use usage::{GetKeyLastUsageRequest, GetKeyLastUsageResponse, KeyLastUsageData, get_key_last_usage};
 
 use crate::gate::ServiceError;
 

@@ -3,10 +3,16 @@
 use crate::gate::{Operation, Service};
 
 use super::deletion::DELETION;
+use super::import::EXPIRY;
+use super::rotation::ROTATION;
 
 /// KMS.
-pub static SERVICE: Service =
-    Service { event_source: "kms.amazonaws.com", error_prefix: "", lists_resources: true, settlers: &[DELETION] };
+pub static SERVICE: Service = Service {
+    event_source: "kms.amazonaws.com",
+    error_prefix: "",
+    lists_resources: true,
+    settlers: &[DELETION, EXPIRY, ROTATION],
+};
 
 const fn reading(name: &'static str) -> Operation {
     Operation { name, read_only: true, service: &SERVICE }
@@ -23,6 +29,21 @@ pub(super) static ENABLE_KEY: Operation = changing("EnableKey");
 pub(super) static DISABLE_KEY: Operation = changing("DisableKey");
 pub(super) static SCHEDULE_KEY_DELETION: Operation = changing("ScheduleKeyDeletion");
 pub(super) static CANCEL_KEY_DELETION: Operation = changing("CancelKeyDeletion");
+pub(super) static UPDATE_KEY_DESCRIPTION: Operation = changing("UpdateKeyDescription");
+pub(super) static GET_KEY_LAST_USAGE: Operation = reading("GetKeyLastUsage");
+pub(super) static TAG_RESOURCE: Operation = changing("TagResource");
+pub(super) static UNTAG_RESOURCE: Operation = changing("UntagResource");
+pub(super) static LIST_RESOURCE_TAGS: Operation = reading("ListResourceTags");
+pub(super) static ENABLE_KEY_ROTATION: Operation = changing("EnableKeyRotation");
+pub(super) static DISABLE_KEY_ROTATION: Operation = changing("DisableKeyRotation");
+pub(super) static GET_KEY_ROTATION_STATUS: Operation = reading("GetKeyRotationStatus");
+pub(super) static ROTATE_KEY_ON_DEMAND: Operation = changing("RotateKeyOnDemand");
+pub(super) static LIST_KEY_ROTATIONS: Operation = reading("ListKeyRotations");
+pub(super) static GET_PARAMETERS_FOR_IMPORT: Operation = reading("GetParametersForImport");
+pub(super) static IMPORT_KEY_MATERIAL: Operation = changing("ImportKeyMaterial");
+pub(super) static DELETE_IMPORTED_KEY_MATERIAL: Operation = changing("DeleteImportedKeyMaterial");
+pub(super) static REPLICATE_KEY: Operation = changing("ReplicateKey");
+pub(super) static UPDATE_PRIMARY_REGION: Operation = changing("UpdatePrimaryRegion");
 pub(super) static CREATE_ALIAS: Operation = changing("CreateAlias");
 pub(super) static UPDATE_ALIAS: Operation = changing("UpdateAlias");
 pub(super) static DELETE_ALIAS: Operation = changing("DeleteAlias");
@@ -32,7 +53,9 @@ pub(super) static DECRYPT: Operation = reading("Decrypt");
 pub(super) static RE_ENCRYPT: Operation = reading("ReEncrypt");
 pub(super) static GENERATE_DATA_KEY: Operation = reading("GenerateDataKey");
 pub(super) static GENERATE_DATA_KEY_WITHOUT_PLAINTEXT: Operation = reading("GenerateDataKeyWithoutPlaintext");
+pub(super) static GENERATE_RANDOM: Operation = reading("GenerateRandom");
 pub(super) static CREATE_GRANT: Operation = changing("CreateGrant");
 pub(super) static LIST_GRANTS: Operation = reading("ListGrants");
+pub(super) static LIST_RETIRABLE_GRANTS: Operation = reading("ListRetirableGrants");
 pub(super) static RETIRE_GRANT: Operation = changing("RetireGrant");
 pub(super) static REVOKE_GRANT: Operation = changing("RevokeGrant");

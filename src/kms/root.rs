@@ -194,6 +194,12 @@ impl RootKey {
         envelope::seal(&self.0, &label(purpose), bound(bound_to), secret.expose()).map_err(ServiceError::machine)
     }
 
+    /// A digest of `secret`, bound to what it belongs to, that tells nothing of it without the root key: 64 hex digits.
+    pub fn digest(&self, purpose: &str, bound_to: &str, secret: &SecretBytes) -> String {
+        let key = envelope::derive(&self.0, &label(purpose), bound_to.as_bytes());
+        crate::ids::hex(envelope::derive(&key, b"digest", secret.expose()).expose())
+    }
+
     /// Opens what [`RootKey::seal`] sealed for the same purpose and thing.
     pub fn open(&self, purpose: &str, bound_to: &str, sealed: &[u8]) -> Result<SecretBytes, ServiceError> {
         envelope::open(&self.0, &label(purpose), bound(bound_to), sealed)

@@ -13,6 +13,14 @@ CREATE TABLE lineages (
     manifest_key BLOB NOT NULL    -- HKDF-SHA256 of the data key, sealed under the root key for this id
 ) STRICT, WITHOUT ROWID;
 
+-- Faults to order (module gate): operation as `kms.Decrypt`, at most one fault of a kind for each.
+CREATE TABLE faults (
+    operation TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    fault     TEXT NOT NULL,
+    PRIMARY KEY (operation, kind)
+) STRICT, WITHOUT ROWID;
+
 -- EBS volumes (module ec2). A row is written before the volume's file is made and removed after the file is gone.
 CREATE TABLE volumes (
     id          TEXT PRIMARY KEY,
@@ -102,34 +110,59 @@ CREATE TABLE trail_index (
     PRIMARY KEY (trail, attribute, value, time, seq)
 ) STRICT, WITHOUT ROWID;
 
--- KMS (module `kms`). A key whose deletion is due is removed here; its material's row stays behind, zeroed.
+-- KMS (module `kms`). `key_id` names the row: it is the key's id, behind which a replica of a multi-Region key has its
+-- Region (`mrk-.../eu-west-1`), as related keys share their id. A key whose deletion is due is removed here; the rows of
+-- its materials stay behind, zeroed.
 CREATE TABLE kms_keys (
-    key_id      TEXT PRIMARY KEY,
-    account     TEXT NOT NULL,
-    region      TEXT NOT NULL,
-    manager     TEXT NOT NULL CHECK (manager IN ('CUSTOMER', 'AWS')),
-    only_via    TEXT,                 -- the one service that may use an AWS managed key
-    description TEXT NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('Enabled', 'Disabled', 'PendingDeletion')),
-    created     INTEGER NOT NULL,
-    deletion    INTEGER,              -- when a scheduled deletion is due
-    material_id TEXT NOT NULL,        -- the material that encrypts now
-    CHECK ((state = 'PendingDeletion') = (deletion IS NOT NULL))
+    key_id        TEXT PRIMARY KEY,
+    account       TEXT NOT NULL,
+    region        TEXT NOT NULL,
+    manager       TEXT NOT NULL CHECK (manager IN ('CUSTOMER', 'AWS')),
+    only_via      TEXT,               -- the one service that may use an AWS managed key
+    description   TEXT NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('Enabled', 'Disabled', 'PendingDeletion', 'PendingReplicaDeletion',
+                                                 'PendingImport', 'Unavailable', 'Creating', 'Updating')),
+    created       INTEGER NOT NULL,
+    deletion      INTEGER,            -- when a scheduled deletion is due
+    window_days   INTEGER,            -- the waiting period that begins when the last replica is gone
+    origin        TEXT NOT NULL CHECK (origin IN ('AWS_KMS', 'EXTERNAL')),
+    multi_region  TEXT CHECK (multi_region IN ('PRIMARY', 'REPLICA')),
+    material_id   TEXT,               -- the material that encrypts now; NULL until the first import
+    rotation_days INTEGER,            -- NULL: no automatic rotation
+    next_rotation INTEGER,
+    CHECK ((state = 'PendingDeletion') = (deletion IS NOT NULL)),
+    CHECK ((state = 'PendingReplicaDeletion') = (window_days IS NOT NULL)),
+    CHECK ((rotation_days IS NULL) = (next_rotation IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX kms_keys_by_account ON kms_keys (account, region, key_id);
 CREATE INDEX kms_keys_by_deletion ON kms_keys (deletion) WHERE deletion IS NOT NULL;
+CREATE INDEX kms_keys_by_rotation ON kms_keys (next_rotation) WHERE next_rotation IS NOT NULL AND state = 'Enabled';
 
--- Backing keys, sealed under the root key. Rows are appended and overwritten in place with as many zeros when the key is
--- deleted, never removed: so no page is ever rebuilt around them and no copy of a sealed key is left in a page's gap.
+-- Backing keys, sealed under the root key. Rows are appended and overwritten in place with as many bytes: zeros when the
+-- material is destroyed, the material when it is imported again. They are never removed and never change their length:
+-- so no page is ever rebuilt around them and no copy of a sealed key is left in a page's gap.
 CREATE TABLE kms_materials (
     seq         INTEGER PRIMARY KEY AUTOINCREMENT,
-    material_id TEXT NOT NULL UNIQUE,
+    material_id TEXT NOT NULL,
     key_id      TEXT NOT NULL,
-    created     INTEGER NOT NULL,
-    destroyed   INTEGER,
     sealed      BLOB NOT NULL
 ) STRICT;
-CREATE INDEX kms_materials_by_key ON kms_materials (key_id, seq);
+CREATE UNIQUE INDEX kms_materials_by_key ON kms_materials (key_id, material_id);
+
+-- What is known of a key's materials, apart from them for the reason given there.
+CREATE TABLE kms_material_states (
+    key_id        TEXT NOT NULL REFERENCES kms_keys ON DELETE CASCADE,
+    seq           INTEGER NOT NULL,   -- of the row in kms_materials
+    material_id   TEXT NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('CURRENT', 'NON_CURRENT', 'PENDING_ROTATION')),
+    present       INTEGER NOT NULL,   -- 0: deleted or expired, and zeroed
+    rotated       INTEGER,            -- when it took over; NULL for a key's first and for one that waits
+    rotation_type TEXT CHECK (rotation_type IN ('AUTOMATIC', 'ON_DEMAND')),
+    expires       INTEGER,            -- of imported material; NULL: never
+    description   TEXT,               -- of imported material
+    PRIMARY KEY (key_id, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kms_material_states_by_expiry ON kms_material_states (expires) WHERE expires IS NOT NULL AND present;
 
 -- `target` is absent for a predefined alias (alias/aws/...) whose AWS managed key was not needed yet.
 CREATE TABLE kms_aliases (
@@ -159,7 +192,9 @@ CREATE TABLE kms_grants (
     issuer     TEXT NOT NULL,         -- ARN of the issuing account's root
     operations TEXT NOT NULL,         -- JSON array
     constraints TEXT,                 -- JSON object as in the API
-    created    INTEGER NOT NULL
+    created    INTEGER NOT NULL,
+    effective  INTEGER NOT NULL       -- from when on it is known everywhere; before, its token is needed
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX kms_grants_by_grantee ON kms_grants (key_id, grantee);
 CREATE INDEX kms_grants_by_key ON kms_grants (key_id, grant_id);
+CREATE INDEX kms_grants_by_retiring ON kms_grants (retiring, grant_id) WHERE retiring IS NOT NULL;

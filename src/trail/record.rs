@@ -72,6 +72,8 @@ pub struct Record {
     pub response: Value,
     /// `additionalEventData`; left out when empty.
     pub additional: Map<String, Value>,
+    /// `serviceEventDetails`, of what a service did by itself.
+    pub service_event_details: Option<Value>,
     /// The id that the records of one call in the trails of two accounts share.
     pub shared_event_id: Option<String>,
     /// Error code and message of a refused or failed operation.
@@ -124,6 +126,9 @@ impl Record {
         put("eventType", event_type.into());
         put("managementEvent", true.into());
         put("recipientAccountId", self.recipient.as_str().into());
+        if let Some(details) = &self.service_event_details {
+            put("serviceEventDetails", details.clone());
+        }
         if let Some(id) = &self.shared_event_id {
             put("sharedEventID", id.clone().into());
         }

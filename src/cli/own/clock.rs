@@ -76,7 +76,7 @@ mod tests {
         let request = serde_json::from_value(json!({"KeyId": key, "PendingWindowInDays": 7})).unwrap();
         kms::schedule_key_deletion(&call, request).unwrap();
         let undestroyed = || -> u32 {
-            let count = "SELECT count(*) FROM kms_materials WHERE destroyed IS NULL";
+            let count = "SELECT count(*) FROM kms_materials WHERE sealed <> zeroblob(length(sealed))";
             let home = session.home().unwrap();
             home.read(|tx| Ok::<_, StoreError>(tx.query_row(count, [], |row| row.get(0))?)).unwrap()
         };

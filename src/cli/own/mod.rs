@@ -1,4 +1,4 @@
-//! The verbs for which AWS has no word: `clock`, `volume`, `bench` and their like.
+//! The verbs for which AWS has no word: `clock`, `faults`, `volume`, `bench` and their like.
 //!
 //! They are listed as AWS's operations are and take their parameters in the same ways. What they do and how they
 //! answer is theirs: a value to be rendered, text drawn for a person, or an exit code of 1 for *refused, differs or
@@ -8,6 +8,7 @@ mod bench;
 mod clock;
 mod demo;
 mod envelope;
+mod faults;
 mod made;
 mod volume;
 
@@ -18,8 +19,13 @@ use super::{CliError, Session};
 use crate::api::Parameter;
 
 /// Every command of ours, in the order in which help lists them.
-pub static COMMANDS: &[Own] =
-    &[Own::Group(&clock::GROUP), Own::Group(&volume::GROUP), Own::Verb(&bench::BENCH), Own::Verb(&demo::DEMO)];
+pub static COMMANDS: &[Own] = &[
+    Own::Group(&clock::GROUP),
+    Own::Group(&faults::GROUP),
+    Own::Group(&volume::GROUP),
+    Own::Verb(&bench::BENCH),
+    Own::Verb(&demo::DEMO),
+];
 
 /// A command of ours.
 #[derive(Debug)]

@@ -2,13 +2,23 @@
 
 use super::*;
 use crate::gate;
-use crate::kms::{DescribeKeyRequest, SERVICE};
+use crate::kms::{DescribeKeyRequest, RotateKeyOnDemandRequest, SERVICE};
 use crate::twin::{Protection, without};
 
 /// The sealed backing key of the only key, as it lies in the store.
 fn sealed(home: &Home) -> Vec<u8> {
-    home.read(|tx| tx.query_row("SELECT sealed FROM kms_materials", [], |row| row.get(0)).map_err(ServiceError::from))
-        .unwrap()
+    let [sealed] = &all_sealed(home)[..] else { panic!("there is one key with one material") };
+    sealed.clone()
+}
+
+/// Every sealed backing key in the order in which they were made.
+fn all_sealed(home: &Home) -> Vec<Vec<u8>> {
+    home.read(|tx| {
+        let mut statement = tx.prepare("SELECT sealed FROM kms_materials ORDER BY seq")?;
+        let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok::<_, ServiceError>(rows)
+    })
+    .unwrap()
 }
 
 /// Makes a key among many others, deletes it, and says whether its sealed material can still be found.
@@ -34,19 +44,40 @@ fn nothing_of_a_deleted_key_is_left_in_any_file() {
     assert!(without(Protection::LogTruncation, material_survives));
 }
 
+/// How many of the nine materials of a rotated and deleted key can still be found.
+fn surviving_materials() -> usize {
+    let (_base, home) = temporary();
+    let call = root(&home);
+    let (key, other) = (new_key(&call), new_key(&call));
+    for _ in 0..8 {
+        for key in [&key, &other] {
+            kms::rotate_key_on_demand(&call, RotateKeyOnDemandRequest { key_id: key.clone() }).unwrap();
+        }
+    }
+    let sealed = all_sealed(&home);
+    assert_eq!(sealed.len(), 18);
+    schedule_deletion(&call, &key).unwrap();
+    home.advance_clock(days(7)).unwrap();
+    kms::list_keys(&call, kms::ListKeysRequest::default()).unwrap();
+    let blob = encrypt(&call, &other, b"x", &context(&[])).unwrap();
+    assert_eq!(decrypt(&call, &blob, &context(&[])).unwrap(), b"x", "the other key is whole");
+    sealed.iter().filter(|sealed| home_holds(&home, sealed)).count() - 9
+}
+
+#[test]
+fn every_material_of_a_rotated_key_is_shredded() {
+    assert_eq!(surviving_materials(), 0);
+    assert_eq!(without(Protection::Overwrite, surviving_materials), 9);
+    assert_eq!(without(Protection::LogTruncation, surviving_materials), 9);
+}
+
 /// Many keys made and deleted in an irregular order: pages of the database are split and emptied on the way.
 #[test]
 fn no_copy_stays_behind_in_a_rebuilt_page() {
     let (_base, home) = temporary();
     let call = root(&home);
     let keys: Vec<_> = (0..160).map(|_| new_key(&call)).collect();
-    let sealed: Vec<Vec<u8>> = home
-        .read(|tx| {
-            let mut statement = tx.prepare("SELECT sealed FROM kms_materials ORDER BY seq")?;
-            let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            Ok::<_, ServiceError>(rows)
-        })
-        .unwrap();
+    let sealed = all_sealed(&home);
     let doomed: Vec<_> = (0..160).filter(|index| index * 7 % 10 < 6).collect();
     for index in &doomed {
         schedule_deletion(&call, &keys[*index]).unwrap();

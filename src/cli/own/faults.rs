@@ -1,0 +1,82 @@
+//! `faults`: operations that are throttled, out of service or slow, as ordered.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Group, Outcome, Verb, arguments};
+use crate::api::{self, Parameter};
+use crate::cli::{CliError, Session};
+use crate::gate::faults::{self, Fault};
+
+pub(super) static GROUP: Group = Group {
+    name: "faults",
+    help: "Faults to order, kept until they are cleared, so that retries can be rehearsed",
+    verbs: &[
+        Verb {
+            name: "set",
+            help: "Orders a fault: SERVICE.OPERATION=throttle:PART, =unavailable, =latency:TIME or =eventual:TIME",
+            parameters: &[Parameter::string(
+                "Fault",
+                "Such as kms.Decrypt=throttle:0.2, kms.Decrypt=latency:200ms or kms.CreateGrant=eventual:5m",
+            )
+            .required()
+            .ours()
+            .positional()],
+            run: set,
+        },
+        Verb { name: "list", help: "Lists the faults that were ordered", parameters: &[], run: list },
+        Verb {
+            name: "clear",
+            help: "Clears the faults of an operation, or all",
+            parameters: &[Parameter::string("Operation", "Such as kms.Decrypt; all unless given").ours().positional()],
+            run: clear,
+        },
+    ],
+};
+
+fn set(session: &Session, given: Value) -> Result<Outcome, CliError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Set {
+        fault: String,
+    }
+    let Set { fault: text } = arguments(given)?;
+    let refused = |what: String| CliError::parameter("FAULT", what);
+    let (operation, fault) =
+        text.split_once('=').ok_or_else(|| refused(format!("'{text}' has no = between operation and fault")))?;
+    check_operation(operation).map_err(refused)?;
+    let fault: Fault = fault.parse().map_err(|error: faults::FaultError| refused(error.to_string()))?;
+    if matches!(fault, Fault::Eventual(_)) && operation != "kms.CreateGrant" {
+        return Err(refused(format!("{operation} takes effect at once: eventual is for kms.CreateGrant")));
+    }
+    faults::set(session.home()?, operation, fault)?;
+    list(session, Value::Null)
+}
+
+/// Whether `name` is a service and an operation that the table has, joined by a dot.
+fn check_operation(name: &str) -> Result<(), String> {
+    let known = name.split_once('.').and_then(|(service, operation)| {
+        api::SERVICES.iter().find(|known| known.name == service)?.operation(operation)
+    });
+    known.map(drop).ok_or_else(|| format!("'{name}' is not an operation: give service and name, as in kms.Decrypt"))
+}
+
+fn list(session: &Session, _: Value) -> Result<Outcome, CliError> {
+    let faults = faults::list(session.home()?)?;
+    let item = |(operation, fault): &(String, Fault)| json!({"Operation": operation, "Fault": fault.to_string()});
+    Ok(Outcome::value(json!({"Faults": faults.iter().map(item).collect::<Value>()})))
+}
+
+fn clear(session: &Session, given: Value) -> Result<Outcome, CliError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Clear {
+        operation: Option<String>,
+    }
+    let Clear { operation } = arguments(given)?;
+    if let Some(operation) = &operation {
+        check_operation(operation).map_err(|what| CliError::parameter("OPERATION", what))?;
+    }
+    faults::clear(session.home()?, operation.as_deref())?;
+    list(session, Value::Null)
+}
