@@ -33,6 +33,7 @@ sessions! {
     usage_errors
     configuration_errors
     ec2_volumes
+    faults
     kms_crypto
     kms_errors
     kms_grants

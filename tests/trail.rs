@@ -459,9 +459,17 @@ fn events_are_found_by_every_attribute() {
     let call = alice(&home);
     let records = one_of_each(&home);
     let find = |key: &str, value: &str| {
-        let events = look_up(&call, by_attribute(key, value)).unwrap().events;
-        assert!(events.iter().all(|event| matches!(event.read_only, "true" | "false")));
-        events.into_iter().map(|event| event.event_name).collect::<Vec<_>>()
+        let mut asked = by_attribute(key, value);
+        let mut names = Vec::new();
+        loop {
+            let page = look_up(&call, asked.clone()).unwrap();
+            assert!(page.events.iter().all(|event| matches!(event.read_only, "true" | "false")));
+            names.extend(page.events.into_iter().map(|event| event.event_name));
+            match page.next_token {
+                Some(token) => asked["NextToken"] = json!(token),
+                None => return names,
+            }
+        }
     };
     let decrypt = &records.iter().find(|(name, _)| *name == "decrypt").unwrap().1;
     assert_eq!(find("EventId", decrypt["eventID"].as_str().unwrap()), ["Decrypt"]);
