@@ -30,6 +30,7 @@ mod judges_kms;
 mod judges_secrets;
 mod kms;
 mod kms_import;
+mod kms_more;
 mod kms_regions;
 mod kms_rotation;
 mod limits;
