@@ -2,11 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rusqlite::Transaction;
 
 use crate::gate::{Call, ServiceError, run};
 use crate::ids::VolumeId;
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{DescribeVolumesRequest, DescribeVolumesResult, Tag, Volume, VolumeAttachment};

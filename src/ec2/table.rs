@@ -1,10 +1,10 @@
 //! Volumes and attachments as `state.db` has them.
 
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::clock::Time;
 use crate::ids::{AccountId, DbiResourceId, InstanceId, Region, VolumeId};
-use crate::store::{StoreError, set_setting, setting};
+use crate::store::{StoreError, Transaction, set_setting, setting};
 use crate::units::{GIB, SectorSize};
 
 use super::lineage::Lineage;

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 
 use crate::clock::parse_duration;
-use crate::store::{Home, StoreError};
+use crate::store::{Home, StoreError, Transaction};
 
 use super::{Operation, Refusal, ServiceError};
 

@@ -1,11 +1,10 @@
 //! Running an operation: settle, savepoint, body, record, commit.
 
-use rusqlite::Transaction;
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
 use crate::ids::{self, AccountId, Region};
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Transaction};
 use crate::trail::{self, EventType, Record, Resource};
 use crate::twin::{self, Protection};
 
@@ -183,7 +182,7 @@ fn records(
     let identity = identity(call, began);
     let prefix = operation.service.error_prefix;
     let mut own = Record {
-        event_id: ids::uuid(),
+        event_id: ids::event_id(began.millis()),
         time: began,
         recipient: call.principal.account().clone(),
         region: call.region.clone(),
@@ -210,7 +209,7 @@ fn records(
     let also = |elsewhere: Elsewhere| {
         let (kind, name, account) = elsewhere.resource;
         Record {
-            event_id: ids::uuid(),
+            event_id: ids::event_id(began.millis()),
             region: elsewhere.region,
             name: elsewhere.name.to_owned(),
             request: elsewhere.request,
@@ -230,7 +229,7 @@ fn records(
     }
     own.shared_event_id = Some(ids::uuid());
     let seen_by = |owner: AccountId| Record {
-        event_id: ids::uuid(),
+        event_id: ids::event_id(began.millis()),
         recipient: owner,
         identity: foreign_identity(&own.identity),
         username: None,

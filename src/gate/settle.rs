@@ -1,9 +1,7 @@
 //! What is due by the clock, done in due order and exactly once.
 
-use rusqlite::Transaction;
-
 use crate::clock::Time;
-use crate::store::{self, Home, StoreError};
+use crate::store::{self, Home, StoreError, Transaction};
 use crate::twin::{self, Protection};
 
 use super::ServiceError;

@@ -1,12 +1,11 @@
 //! The end of a key: its material is overwritten, and everything else of it is gone.
 
 use jiff::SignedDuration;
-use rusqlite::Transaction;
 use serde_json::json;
 
 use crate::clock::Time;
 use crate::gate::{ServiceError, Settled, Settler};
-use crate::store::{Home, StoreError};
+use crate::store::{Home, StoreError, Transaction};
 use crate::trail;
 
 use super::keyring::{self, Key};

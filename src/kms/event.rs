@@ -11,7 +11,7 @@ use super::keyring::Key;
 /// A record of `name`, done to `key` at `time`. `details` are its `serviceEventDetails`, `response` its response elements.
 pub(super) fn by_kms(key: &Key, name: &str, time: Time, details: Option<Value>, response: Value) -> Record {
     Record {
-        event_id: ids::uuid(),
+        event_id: ids::event_id(time.millis()),
         time,
         recipient: key.account.clone(),
         region: key.region.clone(),

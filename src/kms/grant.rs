@@ -2,14 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Time;
 use crate::gate::{ServiceError, Step};
 use crate::ids::{self, Region};
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
 use super::context::EncryptionContext;
 use super::keyring::{self, Key};

@@ -1,14 +1,13 @@
 //! Imported key material: `GetParametersForImport`, `ImportKeyMaterial`, `DeleteImportedKeyMaterial`, and its expiry.
 
 use jiff::SignedDuration;
-use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{Call, ServiceError, Settled, Settler};
 use crate::secret::SecretBytes;
-use crate::store::{Home, StoreError};
+use crate::store::{Home, StoreError, Transaction};
 use crate::trail;
 
 use super::blob::Blob;

@@ -1,11 +1,11 @@
 //! Keys in the store: rows, ARNs, and the four ways to name a key.
 
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use crate::clock::Time;
 use crate::gate::{Call, Draft, ServiceError};
 use crate::ids::{self, AccountId, Region};
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
 use super::envelope::KEY_ID_BYTES;
 use super::materials;

@@ -1,12 +1,12 @@
 //! AWS managed keys: made at first use by their service, usable through it only, not the user's to change.
 
 use jiff::SignedDuration;
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 
 use crate::clock::Time;
 use crate::gate::{Call, ServiceError};
 use crate::ids::Region;
-use crate::store;
+use crate::store::{self, Transaction};
 
 use super::keyring::{self, Key, Rotation};
 use super::root::RootKey;

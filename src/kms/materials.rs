@@ -1,12 +1,12 @@
 //! Backing keys in the store: one row of sealed bytes each, and what is known of each beside it (`schema.sql` says why).
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use crate::clock::Time;
 use crate::gate::{ServiceError, require_truncation};
 use crate::ids;
 use crate::secret::SecretBytes;
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 use crate::twin::{self, Protection};
 
 use super::keyring::{self, Key};

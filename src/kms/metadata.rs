@@ -1,11 +1,10 @@
 //! What `CreateKey`, `DescribeKey` and `ReplicateKey` say of a key.
 
-use rusqlite::Transaction;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::clock::Time;
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
 use super::keyring::{self, Key, MultiRegionKeyType};
 use super::materials;

@@ -5,13 +5,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use nix::fcntl::OFlag;
-use rusqlite::Transaction;
 use zeroize::Zeroize as _;
 
 use crate::dir::{self, DirError};
 use crate::gate::ServiceError;
 use crate::secret::{SecretBytes, wipe_stack};
-use crate::store::{self, Home};
+use crate::store::{self, Home, Transaction};
 use crate::twin::{self, Protection};
 
 use super::envelope;

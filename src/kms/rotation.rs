@@ -4,13 +4,12 @@
 //! A rotation adds a material and keeps all earlier ones: what they encrypted decrypts until the key is deleted.
 
 use jiff::SignedDuration;
-use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, ServiceError, Settled, Settler};
-use crate::store::{Home, StoreError};
+use crate::store::{Home, StoreError, Transaction};
 use crate::trail;
 
 use super::access::named_key;

@@ -1,11 +1,11 @@
 //! `TagResource`, `UntagResource`, `ListResourceTags`.
 
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::{self, Call, ServiceError};
-use crate::store::StoreError;
+use crate::store::{StoreError, Transaction};
 
 use super::access::named_key;
 use super::keyring::Key;

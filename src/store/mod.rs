@@ -7,12 +7,13 @@ mod ballast;
 mod database;
 mod errno;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
 
 use crate::clock::{Clock, Time};
 use crate::dir::{DirError, HomeDir};
@@ -116,6 +117,20 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// The state inside a transaction that [`Home`] began and ends.
+///
+/// It may be shared with the bodies of other callers, so whoever gets it does not begin, commit or roll back.
+#[derive(Debug)]
+pub struct Transaction<'a>(&'a Connection);
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
 /// An open home: its directory and its state.
 #[derive(Debug)]
 pub struct Home {
@@ -195,8 +210,8 @@ impl Home {
         // A panic in an earlier body rolled its transaction back when it was dropped: the connection is usable.
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error| database::failure(&connection, &self.dir, error);
-        let transaction = Transaction::new_unchecked(&connection, behavior).map_err(failed)?;
-        let value = body(&transaction)?;
+        let transaction = rusqlite::Transaction::new_unchecked(&connection, behavior).map_err(failed)?;
+        let value = body(&Transaction(&transaction))?;
         transaction.commit().map_err(|error| {
             let error = failed(error);
             if matches!(error, StoreError::Full(_)) {

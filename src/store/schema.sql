@@ -89,25 +89,39 @@ CREATE TABLE trails (
     UNIQUE (account, region)
 ) STRICT;
 
--- One row per record, in the order in which they were committed. `record` is the JSON as CloudTrail writes it,
--- `summary` what LookupEvents says beside it.
+-- One row per record, in the order in which they were committed. `record` is the JSON as CloudTrail writes it, `facets`
+-- the numbers of what LookupEvents says beside it, eight bytes each.
 CREATE TABLE trail_records (
-    seq     INTEGER PRIMARY KEY,
-    trail   INTEGER NOT NULL REFERENCES trails,
-    time    INTEGER NOT NULL,
-    record  TEXT NOT NULL,
-    summary TEXT NOT NULL
+    seq    INTEGER PRIMARY KEY,
+    trail  INTEGER NOT NULL,
+    time   INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    facets BLOB NOT NULL
 ) STRICT;
-CREATE INDEX trail_records_by_time ON trail_records (trail, time, seq);
 
--- What LookupEvents finds records by: one row per attribute of a record (numbers in `trail::lookup`).
-CREATE TABLE trail_index (
+-- What records have in common (`trail::facets`): a facet's number is a hash of its trail, kind and value, so that a record
+-- is indexed without asking for it. Rows are appended, never changed.
+CREATE TABLE trail_facets (
+    facet INTEGER PRIMARY KEY,
+    value TEXT NOT NULL           -- JSON
+) STRICT;
+
+-- Which facets have a value of an attribute that LookupEvents takes (numbers in `trail::lookup`).
+CREATE TABLE trail_names (
     trail     INTEGER NOT NULL,
     attribute INTEGER NOT NULL,
     value     TEXT NOT NULL,
-    time      INTEGER NOT NULL,
-    seq       INTEGER NOT NULL,
-    PRIMARY KEY (trail, attribute, value, time, seq)
+    facet     INTEGER NOT NULL,
+    PRIMARY KEY (trail, attribute, value, facet)
+) STRICT, WITHOUT ROWID;
+
+-- Which records have a facet; under the trail's own number, all of them. Rows go to the end of their facet's, so that an
+-- insertion touches the same few pages however long the trail is.
+CREATE TABLE trail_index (
+    facet INTEGER NOT NULL,
+    time  INTEGER NOT NULL,
+    seq   INTEGER NOT NULL,
+    PRIMARY KEY (facet, time, seq)
 ) STRICT, WITHOUT ROWID;
 
 -- KMS (module `kms`). `key_id` names the row: it is the key's id, behind which a replica of a multi-Region key has its

@@ -2,14 +2,16 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rusqlite::{Transaction, named_params};
+use rusqlite::named_params;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Time;
-use crate::ids::{AccountId, Region};
-use crate::store::StoreError;
+use crate::ids::{self, AccountId, Region};
+use crate::store::{StoreError, Transaction};
 
-use super::record::{Summary, find_trail};
+use super::damaged;
+use super::facets::{self, Facet};
+use super::record::find_trail;
 
 /// What records can be looked up by. The numbers are those of the store's index and never change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,71 +130,119 @@ pub fn look_up(
     let Some(trail) = find_trail(tx, &query.account, &query.region)? else {
         return Ok(Ok(Page { events: Vec::new(), next: None }));
     };
-    let mut statement = tx.prepare_cached(if query.attribute.is_some() { BY_ATTRIBUTE } else { BY_TIME })?;
-    let (attribute, value) = match &query.attribute {
-        Some((attribute, value)) => (*attribute as u8, value.as_str()),
-        None => (0, ""),
+    let start = query.start.map_or(query.oldest, |start| start.max(query.oldest)).micros();
+    let walk = Walk { tx, before: after, start, limit: limit.saturating_add(1) };
+    let mut found = match &query.attribute {
+        None => walk.along(&[Facet::whole(trail)])?,
+        Some((Attribute::EventId, id)) => walk.of_id(trail, id)?,
+        Some((attribute, value)) => walk.along(&Facet::named(tx, trail, *attribute, value)?)?,
     };
-    let rows = statement.query_map(
-        named_params! {
-            ":trail": trail,
-            ":attribute": attribute,
-            ":value": value,
-            ":time": after.time,
-            ":seq": after.seq,
-            ":start": query.start.map_or(query.oldest, |start| start.max(query.oldest)).micros(),
-            ":limit": i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1),
-        },
-        |row| Ok((Position { seq: row.get(0)?, time: row.get(1)? }, row.get(2)?, row.get::<_, String>(3)?)),
-    )?;
-    let mut events = Vec::new();
-    let mut last = None;
-    for row in rows {
-        let (position, record, summary): (Position, String, String) = row?;
-        if events.len() == limit {
-            let next = last.map(|last: Position| last.to_token(query));
-            return Ok(Ok(Page { events, next }));
-        }
-        events.push(event(position.time, record, &summary)?);
-        last = Some(position);
-    }
-    Ok(Ok(Page { events, next: None }))
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|last| last.to_token(query));
+    let events = found.into_iter().map(|position| event(tx, position)).collect::<Result<_, _>>()?;
+    Ok(Ok(Page { events, next }))
 }
 
-/// A row-value comparison keeps the walk inside one index, so that a page costs the same wherever it starts.
-const BY_ATTRIBUTE: &str = "SELECT r.seq, r.time, r.record, r.summary
-    FROM trail_index i JOIN trail_records r ON r.seq = i.seq
-    WHERE i.trail = :trail AND i.attribute = :attribute AND i.value = :value
-      AND (i.time, i.seq) < (:time, :seq) AND i.time >= :start
-    ORDER BY i.time DESC, i.seq DESC LIMIT :limit";
-
-/// The same without an attribute, whose number and value are then 0 and empty.
-const BY_TIME: &str = "SELECT seq, time, record, summary FROM trail_records
-    WHERE trail = :trail AND (time, seq) < (:time, :seq) AND time >= :start AND :attribute = 0 AND :value = ''
+/// A row-value comparison keeps the walk inside the index, so that a page costs the same wherever it starts.
+const WALK: &str = "SELECT time, seq FROM trail_index
+    WHERE facet = :facet AND (time, seq) < (:time, :seq) AND time >= :start
     ORDER BY time DESC, seq DESC LIMIT :limit";
 
-fn event(time: i64, record: String, summary: &str) -> Result<Event, StoreError> {
-    let damaged = |error: Box<dyn std::error::Error + Send + Sync>| {
-        StoreError::from(rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, error))
-    };
-    let summary: Summary = serde_json::from_str(summary).map_err(|error| damaged(error.into()))?;
-    let time = Time::from_micros(time).ok_or_else(|| damaged("a time outside the calendar".into()))?;
-    let resource = |(kind, name)| EventResource { kind, name };
-    Ok(Event {
-        event_id: summary.event_id,
-        name: summary.name,
-        source: summary.source,
-        read_only: summary.read_only,
-        username: summary.username,
-        access_key_id: summary.access_key_id,
+/// A walk from the newest position before `before` back to `start`, as far as `limit` reaches.
+struct Walk<'a> {
+    tx: &'a Transaction<'a>,
+    before: Position,
+    start: i64,
+    limit: usize,
+}
+
+impl Walk<'_> {
+    /// The newest positions under any of `facets`, newest first, each once.
+    fn along(&self, facets: &[Facet]) -> Result<Vec<Position>, StoreError> {
+        let mut statement = self.tx.prepare_cached(WALK)?;
+        let mut newest: Vec<Position> = Vec::new();
+        let mut start = self.start;
+        for facet in facets {
+            let rows = statement.query_map(
+                named_params! {
+                    ":facet": facet.0, ":time": self.before.time, ":seq": self.before.seq, ":start": start,
+                    ":limit": i64::try_from(self.limit).unwrap_or(i64::MAX),
+                },
+                |row| Ok(Position { time: row.get(0)?, seq: row.get(1)? }),
+            )?;
+            newest.extend(rows.collect::<Result<Vec<_>, _>>()?);
+            newest.sort_unstable_by(|one, other| other.cmp(one));
+            newest.dedup();
+            newest.truncate(self.limit);
+            if newest.len() == self.limit {
+                // Nothing older than the last of a full page matters in the facets to come.
+                start = newest.last().map_or(start, |last| last.time);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The position of one event. Ids of ours tell the millisecond; others have a facet of their own.
+    fn of_id(&self, trail: i64, id: &str) -> Result<Vec<Position>, StoreError> {
+        let mut found = self.along(&[Facet::of_event(trail, id)])?;
+        if let Some(millis) = ids::time_of_event_id(id) {
+            let (first, last) = (millis.saturating_mul(1000), millis.saturating_mul(1000).saturating_add(999));
+            let after = Position { time: last, seq: i64::MAX }.min(self.before);
+            let of_that_time = Walk { tx: self.tx, before: after, start: first.max(self.start), limit: usize::MAX };
+            for position in of_that_time.along(&[Facet::whole(trail)])? {
+                if event(self.tx, position)?.event_id == id {
+                    found.push(position);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn event(tx: &Transaction<'_>, position: Position) -> Result<Event, StoreError> {
+    let (record, bytes): (String, Vec<u8>) = tx
+        .prepare_cached("SELECT record, facets FROM trail_records WHERE seq = ?1")?
+        .query_row([position.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let event_id = event_id(&record)?;
+    let time = Time::from_micros(position.time).ok_or_else(|| damaged("a time outside the calendar".into()))?;
+    let mut event = Event {
+        event_id,
+        name: String::new(),
+        source: String::new(),
+        read_only: false,
+        username: None,
+        access_key_id: None,
         time,
-        resources: summary.resources.into_iter().map(resource).collect(),
+        resources: Vec::new(),
         record,
-    })
+    };
+    for facet in Facet::from_bytes(&bytes) {
+        match facet.value(tx)?.ok_or_else(|| damaged("a facet that is not there".into()))? {
+            facets::Value::Shape { name, source, read_only, .. } => {
+                (event.name, event.source, event.read_only) = (name, source, read_only);
+            }
+            facets::Value::Caller { username, access_key_id } => {
+                (event.username, event.access_key_id) = (username, access_key_id);
+            }
+            facets::Value::Resource { kind, resource } => event.resources.push(EventResource { kind, name: resource }),
+        }
+    }
+    Ok(event)
+}
+
+/// `eventID` of a record.
+fn event_id(record: &str) -> Result<String, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Ids {
+        #[serde(rename = "eventID")]
+        event_id: String,
+    }
+    Ok(serde_json::from_str::<Ids>(record).map_err(|error| damaged(error.into()))?.event_id)
 }
 
 /// Where a page ended.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
     time: i64,
     seq: i64,
@@ -233,12 +283,12 @@ mod tests {
     use super::*;
     use crate::store::Home;
 
-    /// Both queries walk an index from where the page begins: no scan, no sort, however long the trail is.
+    /// The query walks the index from where the page begins: no scan, no sort, however long the trail is.
     #[test]
     fn a_page_is_a_walk_along_an_index() {
         let base = tempfile::tempdir().unwrap();
         let home = Home::open(&base.path().join("home")).unwrap();
-        for (query, index) in [(BY_ATTRIBUTE, "PRIMARY KEY"), (BY_TIME, "trail_records_by_time")] {
+        for (query, index) in [(WALK, "PRIMARY KEY")] {
             let plan: Vec<String> = home
                 .read(|tx| {
                     let mut statement = tx.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;

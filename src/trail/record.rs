@@ -1,14 +1,15 @@
 //! A CloudTrail record, event version 1.11 (CloudTrail user guide, "CloudTrail record contents").
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use rusqlite::{OptionalExtension as _, params};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::clock::Time;
-use crate::ids::{AccountId, Region};
-use crate::store::StoreError;
+use crate::ids::{self, AccountId, Region};
+use crate::store::{StoreError, Transaction};
 
-use super::lookup::Attribute;
+use super::facets::{self, Facet};
 
 /// CloudTrail cuts `errorCode` and `errorMessage` at 1 KB.
 const ERROR_BYTES: usize = 1024;
@@ -86,105 +87,84 @@ pub struct Record {
     pub mentioned: Vec<Resource>,
 }
 
-impl Record {
-    /// The record as CloudTrail writes it, its fields in CloudTrail's order.
-    pub fn to_json(&self) -> Value {
-        let mut json = Map::new();
-        let mut put = |name: &str, value: Value| json.insert(name.to_owned(), value);
-        put("eventVersion", "1.11".into());
-        put("userIdentity", self.identity.clone());
-        put("eventTime", self.time.to_seconds_string().into());
-        put("eventSource", self.source.clone().into());
-        put("eventName", self.name.clone().into());
-        put("awsRegion", self.region.as_str().into());
-        put("sourceIPAddress", self.source_ip.clone().into());
-        put("userAgent", self.user_agent.clone().into());
-        if let Some((code, message)) = &self.error {
-            put("errorCode", cut(code).into());
-            if !message.is_empty() {
-                put("errorMessage", cut(message).into());
+/// The record as CloudTrail writes it, its fields in CloudTrail's order.
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Item<'a> {
+            #[serde(rename = "accountId")]
+            account: &'a str,
+            #[serde(rename = "type")]
+            kind: &'a str,
+            #[serde(rename = "ARN")]
+            name: &'a str,
+        }
+        impl<'a> Item<'a> {
+            fn of(resource: &'a Resource) -> Self {
+                Self { account: resource.account.as_str(), kind: &resource.kind, name: &resource.name }
             }
         }
-        put("requestParameters", self.request.clone());
-        put("responseElements", self.response.clone());
+        let mut json = serializer.serialize_map(None)?;
+        json.serialize_entry("eventVersion", "1.11")?;
+        json.serialize_entry("userIdentity", &self.identity)?;
+        json.serialize_entry("eventTime", &self.time.to_seconds_string())?;
+        json.serialize_entry("eventSource", &self.source)?;
+        json.serialize_entry("eventName", &self.name)?;
+        json.serialize_entry("awsRegion", self.region.as_str())?;
+        json.serialize_entry("sourceIPAddress", &self.source_ip)?;
+        json.serialize_entry("userAgent", &self.user_agent)?;
+        if let Some((code, message)) = &self.error {
+            json.serialize_entry("errorCode", cut(code))?;
+            if !message.is_empty() {
+                json.serialize_entry("errorMessage", cut(message))?;
+            }
+        }
+        json.serialize_entry("requestParameters", &self.request)?;
+        json.serialize_entry("responseElements", &self.response)?;
         if !self.additional.is_empty() {
-            put("additionalEventData", Value::Object(self.additional.clone()));
+            json.serialize_entry("additionalEventData", &self.additional)?;
         }
         if let Some(id) = &self.request_id {
-            put("requestID", id.clone().into());
+            json.serialize_entry("requestID", id)?;
         }
-        put("eventID", self.event_id.clone().into());
-        put("readOnly", self.read_only.into());
+        json.serialize_entry("eventID", &self.event_id)?;
+        json.serialize_entry("readOnly", &self.read_only)?;
         if self.lists_resources {
-            let item = |r: &Resource| json!({"accountId": r.account.as_str(), "type": r.kind, "ARN": r.name});
-            put("resources", self.resources.iter().map(item).collect());
+            json.serialize_entry("resources", &self.resources.iter().map(Item::of).collect::<Vec<_>>())?;
         }
         let event_type = match self.event_type {
             EventType::ApiCall => "AwsApiCall",
             EventType::ServiceEvent => "AwsServiceEvent",
         };
-        put("eventType", event_type.into());
-        put("managementEvent", true.into());
-        put("recipientAccountId", self.recipient.as_str().into());
+        json.serialize_entry("eventType", event_type)?;
+        json.serialize_entry("managementEvent", &true)?;
+        json.serialize_entry("recipientAccountId", self.recipient.as_str())?;
         if let Some(details) = &self.service_event_details {
-            put("serviceEventDetails", details.clone());
+            json.serialize_entry("serviceEventDetails", details)?;
         }
         if let Some(id) = &self.shared_event_id {
-            put("sharedEventID", id.clone().into());
+            json.serialize_entry("sharedEventID", id)?;
         }
-        put("eventCategory", "Management".into());
-        Value::Object(json)
+        json.serialize_entry("eventCategory", "Management")?;
+        json.end()
     }
-
-    fn attributes(&self) -> Vec<(Attribute, &str)> {
-        let mut list = vec![
-            (Attribute::EventId, self.event_id.as_str()),
-            (Attribute::EventName, &self.name),
-            (Attribute::EventSource, &self.source),
-            (Attribute::ReadOnly, if self.read_only { "true" } else { "false" }),
-        ];
-        list.extend(self.username.as_deref().map(|name| (Attribute::Username, name)));
-        list.extend(self.access_key_id.as_deref().map(|id| (Attribute::AccessKeyId, id)));
-        for resource in self.resources.iter().chain(&self.mentioned) {
-            list.push((Attribute::ResourceType, &resource.kind));
-            list.push((Attribute::ResourceName, &resource.name));
-        }
-        list
-    }
-}
-
-/// What `LookupEvents` says of a record beside the record itself.
-#[derive(Deserialize)]
-pub(super) struct Summary {
-    pub(super) event_id: String,
-    pub(super) name: String,
-    pub(super) source: String,
-    pub(super) read_only: bool,
-    pub(super) username: Option<String>,
-    pub(super) access_key_id: Option<String>,
-    pub(super) resources: Vec<(String, String)>,
 }
 
 /// Appends `record` to its trail, in the transaction of the operation that it tells of.
 pub fn append(tx: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
     let trail = trail_number(tx, &record.recipient, &record.region)?;
-    let touched: Vec<_> =
-        record.resources.iter().chain(&record.mentioned).map(|resource| (&resource.kind, &resource.name)).collect();
-    let summary = json!({
-        "event_id": record.event_id, "name": record.name, "source": record.source, "read_only": record.read_only,
-        "username": record.username, "access_key_id": record.access_key_id, "resources": touched,
-    })
-    .to_string();
-    tx.prepare_cached("INSERT INTO trail_records (trail, time, record, summary) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![trail, record.time.micros(), record.to_json().to_string(), summary])?;
+    let (time, text) =
+        (record.time.micros(), serde_json::to_string(record).map_err(|error| super::damaged(error.into()))?);
+    let facets =
+        facets::Value::all_of(record).iter().map(|value| Facet::of(tx, trail, value)).collect::<Result<Vec<_>, _>>()?;
+    tx.prepare_cached("INSERT INTO trail_records (trail, time, record, facets) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![trail, time, text, Facet::to_bytes(&facets)])?;
     let seq = tx.last_insert_rowid();
-    let mut insert = tx.prepare_cached(
-        "INSERT OR IGNORE INTO trail_index (trail, attribute, value, time, seq) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
-    for (attribute, value) in record.attributes() {
-        insert.execute(params![trail, attribute as u8, value, record.time.micros(), seq])?;
+    Facet::whole(trail).index(tx, time, seq)?;
+    if ids::time_of_event_id(&record.event_id) != Some(time.div_euclid(1000)) {
+        Facet::of_event(trail, &record.event_id).index(tx, time, seq)?;
     }
-    Ok(())
+    facets.iter().try_for_each(|facet| facet.index(tx, time, seq))
 }
 
 /// The number of an account's trail in a Region; made at its first record.

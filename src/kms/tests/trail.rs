@@ -51,7 +51,7 @@ fn keys_and_records_agree(off: bool) -> bool {
     let (base, home) = temporary();
     let call = root(&home);
     let watcher = Home::open(&base.path().join("home")).unwrap();
-    let counts = |tx: &rusqlite::Transaction<'_>| {
+    let counts = |tx: &crate::store::Transaction<'_>| {
         let query = "SELECT (SELECT count(*) FROM kms_keys), (SELECT count(*) FROM trail_records)";
         tx.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(ServiceError::from)
     };
