@@ -65,6 +65,19 @@ impl Time {
         self.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
+    /// The time in UTC as `strftime` of jiff formats it.
+    pub fn format_utc(self, format: &str) -> String {
+        TimeZone::UTC.to_datetime(self.0).strftime(format).to_string()
+    }
+
+    /// The next time after this one that is a whole multiple of `seconds` since 1970: of 300, the next five minutes' begin.
+    #[must_use]
+    pub fn next_multiple_of(self, seconds: i64) -> Self {
+        let passed = self.0.as_second().rem_euclid(seconds.max(1));
+        let begun = self.0.as_second() - passed;
+        Timestamp::from_second(begun).map_or(self, |begun| Self(begun).after(SignedDuration::from_secs(seconds)))
+    }
+
     /// `Nov 24, 2026 4:29:58 AM`, as CloudTrail writes dates inside KMS responses.
     pub fn to_trail_date_string(self) -> String {
         TimeZone::UTC.to_datetime(self.0).strftime("%b %-d, %Y %-I:%M:%S %p").to_string()
@@ -141,6 +154,15 @@ mod tests {
         assert_eq!(time.to_seconds_string(), "2021-04-12T18:58:30Z");
         assert_eq!(time.to_trail_date_string(), "Apr 12, 2021 6:58:30 PM");
         assert_eq!(parse_time(&time.to_string()), Some(time));
+    }
+
+    #[test]
+    fn the_next_five_minutes_begin_after_now() {
+        let time = |text: &str| parse_time(text).unwrap();
+        assert_eq!(time("2021-04-12T18:58:30Z").next_multiple_of(300), time("2021-04-12T19:00:00Z"));
+        assert_eq!(time("2021-04-12T19:00:00Z").next_multiple_of(300), time("2021-04-12T19:05:00Z"));
+        assert_eq!(time("1969-12-31T23:58:00Z").next_multiple_of(3600), time("1970-01-01T00:00:00Z"));
+        assert_eq!(time("2021-04-12T18:58:30Z").format_utc("%Y/%m/%d %H"), "2021/04/12 18");
     }
 
     #[test]

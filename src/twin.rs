@@ -35,6 +35,14 @@ pub(crate) enum Protection {
     Private,
     /// State of a newer program, or none where there should be some, is refused.
     StateCheck,
+    /// A log file's name follows from what is in it.
+    StableName,
+    /// A digest's signature is verified.
+    TrailSignature,
+    /// A digest must follow the one before it, and a log file be named by one.
+    TrailChain,
+    /// A chain must end where the home, or whoever noted its tail, says.
+    TrailTail,
     /// A volume's data key is asked for under the volume's own context, whatever its header says.
     OwnContext,
     /// Of the processes that would change the state one does, and reads what it changes as the only writer.

@@ -41,6 +41,7 @@ sessions! {
     output_forms
     pages
     trail
+    trail_files
     values
 }
 

@@ -11,6 +11,7 @@ mod blob;
 mod context;
 mod crypto;
 mod deletion;
+pub mod digests;
 mod envelope;
 mod event;
 mod grant;

@@ -3,6 +3,7 @@
 use crate::gate::{Operation, Service};
 
 use super::deletion::DELETION;
+use super::digests::{DELIVERY, DIGEST};
 use super::import::EXPIRY;
 use super::rotation::ROTATION;
 
@@ -11,7 +12,7 @@ pub static SERVICE: Service = Service {
     event_source: "kms.amazonaws.com",
     error_prefix: "",
     lists_resources: true,
-    settlers: &[DELETION, EXPIRY, ROTATION],
+    settlers: &[DELETION, EXPIRY, ROTATION, DELIVERY, DIGEST],
 };
 
 const fn reading(name: &'static str) -> Operation {

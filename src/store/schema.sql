@@ -124,6 +124,34 @@ CREATE TABLE trail_index (
     PRIMARY KEY (facet, time, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- The log files that were delivered below `trail/`, each whole before its row is. Settings beside them:
+-- trail_delivered_seq (the last record that is in a file), trail_digested_until, trail_public_key, trail_signing_key.
+CREATE TABLE trail_files (
+    file        INTEGER PRIMARY KEY,
+    trail       INTEGER NOT NULL,
+    object      TEXT NOT NULL UNIQUE, -- its path below trail/
+    delivered   INTEGER NOT NULL,
+    first_seq   INTEGER NOT NULL,
+    last_seq    INTEGER NOT NULL,
+    oldest      INTEGER NOT NULL,
+    newest      INTEGER NOT NULL,
+    hash        TEXT NOT NULL,        -- SHA-256 of the JSON
+    stored_hash TEXT NOT NULL,        -- SHA-256 of the file
+    digest      INTEGER               -- NULL: none covers it yet
+) STRICT;
+CREATE INDEX trail_files_uncovered ON trail_files (delivered) WHERE digest IS NULL;
+
+-- The digest files, a chain per trail. What the last one's hash is, only the store and whoever noted it know.
+CREATE TABLE trail_digests (
+    digest    INTEGER PRIMARY KEY,
+    trail     INTEGER NOT NULL,
+    object    TEXT NOT NULL UNIQUE,
+    ended     INTEGER NOT NULL,
+    hash      TEXT NOT NULL,
+    signature TEXT NOT NULL
+) STRICT;
+CREATE INDEX trail_digests_of_trail ON trail_digests (trail, digest);
+
 -- KMS (module `kms`). `key_id` names the row: it is the key's id, behind which a replica of a multi-Region key has its
 -- Region (`mrk-.../eu-west-1`), as related keys share their id. A key whose deletion is due is removed here; the rows of
 -- its materials stay behind, zeroed.

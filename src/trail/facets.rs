@@ -22,10 +22,10 @@ pub(super) struct Facet(pub(super) i64);
 pub(super) enum Value {
     /// Operation, service, whether it changes nothing, kinds of resources.
     Shape { name: String, source: String, read_only: bool, kinds: Vec<String> },
-    /// Name and access key of who called.
-    Caller { username: Option<String>, access_key_id: Option<String> },
     /// Kind and name of a resource.
     Resource { kind: String, resource: String },
+    /// Name and access key of who called. Last, because any object reads as one.
+    Caller { username: Option<String>, access_key_id: Option<String> },
 }
 
 impl Value {

@@ -3,14 +3,23 @@
 //! `gate` fills a [`Record`] and appends it in the transaction of the operation that it tells of. The fields, and what of
 //! them is assumed, are described in `docs/trail.md`.
 
+mod digest;
 mod facets;
+mod files;
 mod lookup;
 mod record;
+mod signature;
+mod tree;
+mod verify;
 
 use crate::store::StoreError;
 
+pub use digest::{DigestError, Tail, make_digests, next_digest, tails};
+pub use files::{FOLDER, ask, deliver, next_delivery, put_off, put_off_why};
 pub use lookup::{Attribute, Event, EventResource, Page, Query, TokenError, look_up};
 pub use record::{EventType, Record, Resource, append};
+pub use signature::{PublicKey, SignatureError, SigningKey};
+pub use verify::{Chain, Damage, Report, VerifyError, verify, verify_home};
 
 /// The store has something that this program does not write.
 fn damaged(reason: Box<dyn std::error::Error + Send + Sync>) -> StoreError {

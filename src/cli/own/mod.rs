@@ -10,6 +10,7 @@ mod demo;
 mod envelope;
 mod faults;
 mod made;
+mod trail;
 mod volume;
 
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ use crate::api::Parameter;
 pub static COMMANDS: &[Own] = &[
     Own::Group(&clock::GROUP),
     Own::Group(&faults::GROUP),
+    Own::Group(&trail::GROUP),
     Own::Group(&volume::GROUP),
     Own::Verb(&bench::BENCH),
     Own::Verb(&demo::DEMO),

@@ -2,6 +2,7 @@
 //! protection switched off.
 
 mod access;
+mod digests;
 mod root_key;
 mod shredding;
 mod states;
