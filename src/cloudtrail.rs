@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, Operation, Service, ServiceError};
-use crate::iam::{Access, evaluate};
+use crate::iam::access::{Access, evaluate};
 use crate::kms;
 use crate::trail::{self, Attribute, Query};
 

@@ -18,6 +18,7 @@ mod fuzz;
 mod fuzz_blob;
 mod fuzz_luks2;
 mod fuzz_nbd;
+mod fuzz_policy;
 mod guest;
 mod harness;
 mod judges_clients;

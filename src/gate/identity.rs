@@ -1,10 +1,9 @@
 //! `userIdentity` of a record (CloudTrail user guide, "CloudTrail userIdentity element").
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::clock::Time;
-use crate::iam::Principal;
+use crate::iam::{Principal, made_up_id};
 use crate::ids::AccountId;
 
 use super::Call;
@@ -96,13 +95,4 @@ fn session_context(role_id: &str, role_arn: &str, account: &AccountId, role: &st
         },
         "attributes": {"creationDate": now.to_seconds_string(), "mfaAuthenticated": "false"},
     })
-}
-
-/// An id of AWS's shape, `prefix` and 17 letters or digits, that stands for `subject` (16 after `AKIA` and `ASIA`).
-fn made_up_id(prefix: &str, subject: &str) -> String {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let digest = Sha256::digest(format!("{prefix} {subject}"));
-    let length = if matches!(prefix, "AKIA" | "ASIA") { 16 } else { 17 };
-    let letters = digest.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-    prefix.chars().chain(letters).collect()
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::ids::{AccountId, InstanceId};
 
 /// Somebody who makes a call.
@@ -48,11 +50,30 @@ pub enum Principal {
 /// A string that names no principal we know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is not a principal: give an account's root (arn:aws:iam::<account>:root), a user (…:user/<name>) or a role session (arn:aws:sts::<account>:assumed-role/<role>/<session>)"
+    "'{0}' is not a principal: give an account's root (arn:aws:iam::<account>:root), a user (…:user/<name>), a role (…:role/<name>), a role session (arn:aws:sts::<account>:assumed-role/<role>/<session>) or a service (ec2.amazonaws.com)"
 )]
 pub struct PrincipalError(String);
 
+/// The session that a role's ARN stands for where a caller is asked for.
+const ROLE_SESSION: &str = "blockseal";
+
 impl Principal {
+    /// The principal that `text` names: an ARN, an account, or a service such as `ec2.amazonaws.com`, which acts in
+    /// `account`. A role's ARN stands for a session of it that is called `blockseal`.
+    ///
+    /// # Errors
+    /// If it names none.
+    pub fn parse_in(text: &str, account: &AccountId) -> Result<Self, PrincipalError> {
+        let service = text.strip_suffix(".amazonaws.com").filter(|name| {
+            let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+            !name.is_empty() && name.bytes().all(word)
+        });
+        match service {
+            Some(_) => Ok(Self::Service { account: account.clone(), name: text.to_owned() }),
+            None => text.parse(),
+        }
+    }
+
     /// The account it belongs to.
     pub fn account(&self) -> &AccountId {
         match self {
@@ -119,6 +140,12 @@ impl FromStr for Principal {
         match (service, kind) {
             ("iam", "root") if rest.is_empty() => Ok(Self::Root(account)),
             ("iam", "user") if !rest.is_empty() => Ok(Self::User { account, name: rest.to_owned() }),
+            ("iam", "role") => match rest.rsplit('/').next() {
+                Some(role) if !role.is_empty() => {
+                    Ok(Self::AssumedRole { account, role: role.to_owned(), session: ROLE_SESSION.to_owned() })
+                }
+                _ => Err(refuse()),
+            },
             ("sts", "assumed-role") => match rest.split_once('/') {
                 Some(("aws:ec2-infrastructure", instance)) => {
                     Ok(Self::Ec2Infrastructure { account, instance: instance.parse().map_err(|_| refuse())? })
@@ -133,9 +160,43 @@ impl FromStr for Principal {
     }
 }
 
+/// The unique id that IAM would have given the user, or the session's role: of AWS's shape and derived from the ARN, so that
+/// it is the same everywhere. `None` for who has none.
+pub fn unique_id(principal: &Principal) -> Option<String> {
+    match principal {
+        Principal::User { .. } => Some(made_up_id("AIDA", &principal.arn())),
+        Principal::AssumedRole { account, role, .. } => {
+            Some(made_up_id("AROA", &format!("arn:aws:iam::{account}:role/{role}")))
+        }
+        Principal::Ec2Infrastructure { account, .. } => Some(format!("{account}:aws:ec2-infrastructure")),
+        Principal::Root(_) | Principal::Service { .. } => None,
+    }
+}
+
+/// An id of AWS's shape, `prefix` and 17 letters or digits, that stands for `subject` (16 after `AKIA` and `ASIA`).
+pub(crate) fn made_up_id(prefix: &str, subject: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let digest = Sha256::digest(format!("{prefix} {subject}"));
+    let length = if matches!(prefix, "AKIA" | "ASIA") { 16 } else { 17 };
+    let letters = digest.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+    prefix.chars().chain(letters).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_role_stands_for_a_session_and_a_service_acts_in_an_account() {
+        let account: AccountId = "210987654321".parse().unwrap();
+        let role = Principal::parse_in("arn:aws:iam::123456789012:role/path/Admin", &account).unwrap();
+        assert_eq!(role.arn(), "arn:aws:sts::123456789012:assumed-role/Admin/blockseal");
+        let service = Principal::parse_in("ec2.us-east-1.amazonaws.com", &account).unwrap();
+        assert_eq!((service.arn().as_str(), service.account()), ("ec2.us-east-1.amazonaws.com", &account));
+        for bad in ["amazonaws.com", ".amazonaws.com", "EC2.amazonaws.com", "arn:aws:iam::123456789012:role/"] {
+            assert!(Principal::parse_in(bad, &account).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn arns_come_back_as_they_were() {

@@ -4,7 +4,8 @@
 //! their identity policies, and those are taken to be an administrator's.
 
 use crate::gate::{ServiceError, Step};
-use crate::iam::{Access, Principal, Verdict, evaluate};
+use crate::iam::Principal;
+use crate::iam::access::{Access, Verdict, evaluate};
 
 use super::context::EncryptionContext;
 use super::grant;
