@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, Operation, Service, ServiceError};
-use crate::iam::access::{Access, evaluate};
+use crate::iam::Context;
 use crate::kms;
 use crate::trail::{self, Attribute, Query};
 
@@ -102,7 +102,7 @@ pub struct EventResource {
 /// Finds the records of the caller's account and Region, newest first. The look-up is itself recorded.
 pub fn lookup_events(call: &Call<'_>, req: LookupEventsRequest) -> Result<LookupEventsResponse, ServiceError> {
     gate::run(call, &LOOKUP_EVENTS, parameters(&req), |step| {
-        authorise(call)?;
+        gate::authorise(step, "cloudtrail:LookupEvents", None, &Context::default())?;
         let limit = match req.max_results.unwrap_or(50) {
             results @ 1..=50 => usize::try_from(results).map_err(ServiceError::machine)?,
             results => {
@@ -138,23 +138,6 @@ pub fn lookup_events(call: &Call<'_>, req: LookupEventsRequest) -> Result<Lookup
         })?;
         Ok(LookupEventsResponse { events: page.events.into_iter().map(event).collect(), next_token: page.next })
     })
-}
-
-fn authorise(call: &Call<'_>) -> Result<(), ServiceError> {
-    let action = "cloudtrail:LookupEvents";
-    let verdict = evaluate(&Access {
-        principal: &call.principal,
-        action,
-        owner: &call.account,
-        via: call.via.as_deref(),
-        only_via: None,
-    });
-    if verdict.is_allowed() {
-        return Ok(());
-    }
-    let message =
-        format!("User: {} is not authorized to perform: {action} because {}", call.principal, verdict.reason(action));
-    Err(ServiceError::refused("AccessDeniedException", message))
 }
 
 fn parameters(req: &LookupEventsRequest) -> Value {

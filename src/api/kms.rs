@@ -148,6 +148,14 @@ const OPERATIONS: &[Operation] = &[
         GRANT_TOKENS,
         DRY_RUN,
     ]),
+    operation!(
+        "GetKeyPolicy",
+        MALFORMED,
+        kms::GetKeyPolicyRequest,
+        kms::get_key_policy,
+        "Shows who may do what with a key"
+    )
+    .takes(&[key_id("Id or ARN of the key").required(), POLICY_NAME]),
     operation!("GenerateRandom", MALFORMED, kms::GenerateRandomRequest, kms::generate_random, "Makes random bytes")
         .takes(&[
             Parameter::integer("NumberOfBytes", "How many: 1 to 1024").at_least(1),
@@ -220,6 +228,15 @@ const OPERATIONS: &[Operation] = &[
         ])
         .pages(pages("Grants")),
     operation!(
+        "ListKeyPolicies",
+        MALFORMED,
+        kms::ListKeyPoliciesRequest,
+        kms::list_key_policies,
+        "Lists the names of a key's policies, of which there is one: default"
+    )
+    .takes(&[key_id("Id or ARN of the key").required(), LIMIT, MARKER])
+    .pages(pages("PolicyNames")),
+    operation!(
         "ListKeyRotations",
         MALFORMED,
         kms::ListKeyRotationsRequest,
@@ -262,6 +279,19 @@ const OPERATIONS: &[Operation] = &[
         Parameter::string("RetiringPrincipal", "ARN of who may retire them").required().at_least(1),
     ])
     .pages(pages("Grants")),
+    operation!(
+        "PutKeyPolicy",
+        MALFORMED,
+        kms::PutKeyPolicyRequest,
+        kms::put_key_policy,
+        "Says who may do what with a key"
+    )
+    .takes(&[
+        key_id("Id or ARN of the key").required(),
+        POLICY_NAME,
+        Parameter::string("Policy", "The key policy as JSON, up to 32 KB").required().at_least(1),
+        Parameter::boolean("BypassPolicyLockoutSafetyCheck", "Takes a policy that locks the caller out"),
+    ]),
     operation!(
         "ReEncrypt",
         MALFORMED,
@@ -391,6 +421,8 @@ const KEY_SPEC: Parameter = Parameter::choice("KeySpec", &["AES_256", "AES_128"]
 pub(super) const LIMIT: Parameter = Parameter::integer("Limit", "The most items in one page").at_least(1);
 pub(super) const MARKER: Parameter =
     Parameter::string("Marker", "The page to go on with: NextMarker of the one before").at_least(1);
+
+const POLICY_NAME: Parameter = Parameter::string("PolicyName", "default, the only name there is").at_least(1);
 
 pub(super) const fn key_id(help: &'static str) -> Parameter {
     Parameter::string("KeyId", help).at_least(1)

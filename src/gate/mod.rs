@@ -5,6 +5,7 @@
 //! first do what is due by the clock ([`settle`]), and both leave one record, also of a refusal or a failure. Faults that
 //! were ordered ([`faults`]) come over an operation before it begins.
 
+mod authorise;
 mod call;
 mod error;
 pub mod faults;
@@ -13,6 +14,7 @@ mod operation;
 mod run;
 mod settle;
 
+pub use authorise::{UNDETERMINED, authorise, common_keys, decide, refusal};
 pub use call::Call;
 pub use error::{Refusal, ServiceError, chain};
 pub use operation::{Operation, Service};

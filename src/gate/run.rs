@@ -10,7 +10,7 @@ use crate::twin::{self, Protection};
 
 use super::identity::{foreign_identity, identity};
 use super::settle::{finish_truncation, settle_in, truncation_due};
-use super::{Call, Operation, ServiceError, faults};
+use super::{Call, Operation, ServiceError, UNDETERMINED, faults};
 
 /// What an operation adds to its own record.
 #[derive(Debug, Default)]
@@ -219,7 +219,7 @@ fn records(
         }
     };
     let elsewhere: Vec<_> = draft.elsewhere.into_iter().filter(|_| error.is_none()).map(also).collect();
-    let denied = error.is_some_and(|error| error.code() == "AccessDeniedException");
+    let denied = error.is_some_and(|error| matches!(error.code(), "AccessDeniedException" | UNDETERMINED));
     let mut owners: Vec<_> = own.resources.iter().map(|resource| resource.account.clone()).collect();
     owners.retain(|owner| *owner != own.recipient && !denied);
     owners.sort_unstable();

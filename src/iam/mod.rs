@@ -25,9 +25,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod access;
 mod condition;
 mod context;
+pub mod directory;
 mod evaluate;
 mod facts;
 mod json;

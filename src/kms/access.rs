@@ -1,41 +1,17 @@
-//! May this principal do this to this key: policies first, then grants.
-//!
-//! Key policies are not evaluated yet: every key has the default policy, which leaves its own account's principals to
-//! their identity policies, and those are taken to be an administrator's.
+//! May this principal do this to this key: the key's policy and the principal's own first, then grants.
 
-use crate::gate::{ServiceError, Step};
-use crate::iam::Principal;
-use crate::iam::access::{Access, Verdict, evaluate};
+use crate::store::Transaction;
+
+use crate::gate::{self, ServiceError, Step};
+use crate::iam::{self, Context, Decision, NamedPolicy, Outcome, Question, Requester, ResourcePolicy};
+use crate::store::StoreError;
+use crate::twin::{self, Protection};
 
 use super::context::EncryptionContext;
 use super::grant;
-use super::keyring::{self, Key};
-
-/// What an AWS managed key's policy says of an action (AWS KMS developer guide, "Viewing the key policy": aws/ebs).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Managed {
-    /// Anybody of the account may, directly.
-    Metadata,
-    /// Anybody of the account may, through the key's service.
-    ThroughService,
-    /// Nobody may.
-    Never,
-}
-
-fn managed(operation: &str) -> Managed {
-    match operation {
-        "RevokeGrant" => Managed::Metadata,
-        name if ["Describe", "Get", "List"].iter().any(|verb| name.starts_with(verb)) => Managed::Metadata,
-        "Encrypt"
-        | "Decrypt"
-        | "ReEncryptFrom"
-        | "ReEncryptTo"
-        | "GenerateDataKey"
-        | "GenerateDataKeyWithoutPlaintext"
-        | "CreateGrant" => Managed::ThroughService,
-        _ => Managed::Never,
-    }
-}
+use super::keyring::{self, Key, MultiRegionKeyType};
+use super::policy;
+use super::request::{KeyFacts, RequestFacts};
 
 /// What lets the call through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +41,17 @@ pub(super) fn named_key(
     operation: &str,
     context: Option<&EncryptionContext>,
 ) -> Result<(Key, Basis), ServiceError> {
+    named_key_with(step, named, operation, context, &Context::default())
+}
+
+/// As [`named_key`], for a request that has more condition keys than every request about a key.
+pub(super) fn named_key_with(
+    step: &mut Step<'_>,
+    named: &str,
+    operation: &str,
+    context: Option<&EncryptionContext>,
+    more: &Context,
+) -> Result<(Key, Basis), ServiceError> {
     let key = match keyring::resolve(step.tx, step.call, named) {
         Err(error) if error.code() == "NotFoundException" && !keyring::is_of_account(step.call, named) => {
             return Err(denied_unknown(step, operation, Subject::Key, named));
@@ -72,7 +59,8 @@ pub(super) fn named_key(
         resolved => resolved?,
     };
     key.note(step.draft);
-    let basis = authorise(step, &key, operation, context, Subject::Key)?;
+    let asked = Asked { operation, context, named: Some(named), subject: Subject::Key, more };
+    let basis = authorise_with(step, &key, &asked)?;
     Ok((key, basis))
 }
 
@@ -80,7 +68,7 @@ pub(super) fn named_key(
 /// grant constraints are held against, `None` for an operation to which they do not apply.
 ///
 /// # Errors
-/// `AccessDeniedException`.
+/// `AccessDeniedException`; [`gate::UNDETERMINED`] where it cannot be told what the policies say.
 pub(super) fn authorise(
     step: &Step<'_>,
     key: &Key,
@@ -88,54 +76,147 @@ pub(super) fn authorise(
     context: Option<&EncryptionContext>,
     subject: Subject,
 ) -> Result<Basis, ServiceError> {
-    let action = format!("kms:{operation}");
-    let verdict = match (&key.only_via, managed(operation)) {
-        (Some(_), Managed::Never) => Verdict::NoResourcePolicy,
-        (only_via, managed) => evaluate(&Access {
-            principal: &step.call.principal,
-            action: &action,
-            owner: &key.account,
-            via: step.call.via.as_deref(),
-            only_via: only_via.as_deref().filter(|_| managed == Managed::ThroughService),
-        }),
-    };
-    if verdict.is_allowed() {
+    authorise_with(step, key, &Asked { operation, context, named: None, subject, more: &Context::default() })
+}
+
+/// What is asked of a key.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Spelled as in grants.
+    pub(super) operation: &'a str,
+    /// The encryption context, for a cryptographic operation.
+    pub(super) context: Option<&'a EncryptionContext>,
+    /// The name that the request gives the key, if it does.
+    pub(super) named: Option<&'a str>,
+    pub(super) subject: Subject,
+    /// Further condition keys of the request.
+    pub(super) more: &'a Context,
+}
+
+/// As [`authorise`].
+pub(super) fn authorise_with(step: &Step<'_>, key: &Key, asked: &Asked<'_>) -> Result<Basis, ServiceError> {
+    let policy = policy::of(step.tx, key)?;
+    let Asked { operation, context, named, subject, more } = *asked;
+    let alias = named.and_then(|named| keyring::as_alias_of(step.call, named, key));
+    let decision = decide_under(step, key, &policy, operation, context, alias, more)?;
+    if decision.is_allowed() || twin::is_off(Protection::Policy) {
         return Ok(Basis::Policy);
     }
-    if grant::allowing(step, key, operation, context)?.is_some() {
+    let explicit = matches!(decision.outcome, Outcome::Denied { explicit: true, .. });
+    let grant = if explicit { None } else { grant::allowing(step, key, operation, context)? };
+    let refused =
+        |decision: &Decision| gate::refusal(decision, step.call, &format!("kms:{operation}"), &subject.on(&key.arn()));
+    let Some(grant) = grant else { return Err(refused(&decision)) };
+    let decision = decision.with_grant(&format!("grant {}", grant.id));
+    if decision.is_allowed() {
         return Ok(Basis::Grant);
     }
-    Err(denied(&step.call.principal, &action, &key.arn(), subject, verdict))
+    Err(refused(&decision))
+}
+
+/// What `policy`, as that of `key`, says to `operation` by the caller. Grants are not asked.
+pub(super) fn decide_under(
+    step: &Step<'_>,
+    key: &Key,
+    policy: &NamedPolicy,
+    operation: &str,
+    encryption_context: Option<&EncryptionContext>,
+    request_alias: Option<&str>,
+    more: &Context,
+) -> Result<Decision, ServiceError> {
+    let requester = iam::directory::requester(step.tx, &step.call.principal)?;
+    let facts = RequestFacts {
+        operation,
+        caller_account: step.call.principal.account().as_str(),
+        via: step.call.via.as_deref(),
+        encryption_context,
+        request_alias,
+        key: Some(KeyFacts {
+            account: key.account.as_str(),
+            spec: "SYMMETRIC_DEFAULT",
+            usage: "ENCRYPT_DECRYPT",
+            origin: key.origin.name(),
+            multi_region: key.multi_region.map(MultiRegionKeyType::name),
+        }),
+    };
+    let mut context = gate::common_keys(step.call, step.now, &requester);
+    facts.describe(&mut context);
+    add_looked_up(step.tx, key, &requester, policy, &mut context)?;
+    context.extend(more);
+    Ok(iam::evaluate(&Question {
+        requester: &requester,
+        action: &format!("kms:{operation}"),
+        resource: &key.arn(),
+        owner: &key.account,
+        policy: ResourcePolicy::Key(policy),
+        context: &context,
+    }))
+}
+
+/// Adds what has to be looked up of the key, if a policy asks for it.
+fn add_looked_up(
+    tx: &Transaction<'_>,
+    key: &Key,
+    requester: &Requester,
+    policy: &NamedPolicy,
+    context: &mut Context,
+) -> Result<(), StoreError> {
+    let identity = match &requester.identity {
+        iam::Identity::Policies(policies) => policies.as_slice(),
+        _ => &[],
+    };
+    let asked = |start: &str| std::iter::once(policy).chain(identity).any(|named| named.policy.asks_for(start));
+    if asked("kms:ResourceAliases") {
+        context.set_all("kms:ResourceAliases", keyring::aliases_of(tx, key)?);
+    }
+    if asked("aws:ResourceTag/") {
+        for (name, value) in keyring::tags_of(tx, key)? {
+            context.set_named("aws:ResourceTag/", &name, &value);
+        }
+    }
+    Ok(())
 }
 
 /// Lets through or refuses a call that is about no key yet, such as `CreateKey` or `ListKeys`.
 pub(super) fn authorise_account(step: &Step<'_>, operation: &str) -> Result<(), ServiceError> {
-    let action = format!("kms:{operation}");
-    let verdict = evaluate(&Access {
-        principal: &step.call.principal,
-        action: &action,
-        owner: &step.call.account,
+    authorise_account_with(step, operation, "*", &Context::default())
+}
+
+/// As [`authorise_account`], on `resource` (an alias, or `*`) and with further condition keys.
+pub(super) fn authorise_account_with(
+    step: &Step<'_>,
+    operation: &str,
+    resource: &str,
+    more: &Context,
+) -> Result<(), ServiceError> {
+    let facts = RequestFacts {
+        operation,
+        caller_account: step.call.principal.account().as_str(),
         via: step.call.via.as_deref(),
-        only_via: None,
-    });
-    if verdict.is_allowed() {
-        return Ok(());
-    }
-    Err(denied(&step.call.principal, &action, "*", Subject::Key, verdict))
+        encryption_context: None,
+        request_alias: None,
+        key: None,
+    };
+    let mut keys = Context::default();
+    facts.describe(&mut keys);
+    keys.extend(more);
+    gate::authorise(step, &format!("kms:{operation}"), Some(resource), &keys)
 }
 
 /// The refusal for a ciphertext or an ARN whose key is unknown here. AWS words it as if the key were another account's.
 pub(super) fn denied_unknown(step: &Step<'_>, operation: &str, subject: Subject, named: &str) -> ServiceError {
-    denied(&step.call.principal, &format!("kms:{operation}"), named, subject, Verdict::Foreign)
+    let on = subject.on(named);
+    let message =
+        format!("User: {} is not authorized to perform: kms:{operation} {on}{}", step.call.principal, iam::FOREIGN);
+    ServiceError::refused("AccessDeniedException", message)
 }
 
-fn denied(principal: &Principal, action: &str, named: &str, subject: Subject, verdict: Verdict) -> ServiceError {
-    let on = match subject {
-        Subject::Key => format!("on resource: {named}"),
-        Subject::Ciphertext => "on the resource associated with this ciphertext".to_owned(),
-    };
-    ServiceError::refused(
-        "AccessDeniedException",
-        format!("User: {principal} is not authorized to perform: {action} {on} because {}", verdict.reason(action)),
-    )
+impl Subject {
+    /// How the message names it, with a space behind.
+    fn on(self, named: &str) -> String {
+        match self {
+            Self::Key => format!("on resource: {named} "),
+            Self::Ciphertext => "on the resource associated with this ciphertext ".to_owned(),
+        }
+    }
 }

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use crate::clock::Time;
 use crate::gate::{self, Call, ServiceError, Step};
+use crate::iam::Context;
 use crate::store::StoreError;
 
-use super::access::{Subject, authorise, authorise_account, named_key};
+use super::access::{Subject, authorise, authorise_account, authorise_account_with, named_key};
 use super::keyring::{self, Key, alias_arn};
 use super::managed::ManagedAlias;
 use super::operations::{CREATE_ALIAS, DELETE_ALIAS, LIST_ALIASES, UPDATE_ALIAS};
@@ -95,6 +96,7 @@ pub fn create_alias(call: &Call<'_>, req: CreateAliasRequest) -> Result<(), Serv
         let mut validation = Validation::default();
         validation.length("aliasName", &req.alias_name, 1..=256).key_id("targetKeyId", &req.target_key_id).finish()?;
         check_name(&req.alias_name)?;
+        authorise_alias(step, "CreateAlias", &req.alias_name)?;
         let key = target(step, &req.target_key_id, "CreateAlias")?;
         note(step, &req.alias_name);
         if keyring::alias_target(step.tx, &call.account, &call.region, &req.alias_name)?.is_some() {
@@ -120,6 +122,7 @@ pub fn update_alias(call: &Call<'_>, req: UpdateAliasRequest) -> Result<(), Serv
         validation.length("aliasName", &req.alias_name, 1..=256).key_id("targetKeyId", &req.target_key_id).finish()?;
         check_name(&req.alias_name)?;
         note(step, &req.alias_name);
+        authorise_alias(step, "UpdateAlias", &req.alias_name)?;
         let old = current(step, &req.alias_name)?;
         authorise(step, &old, "UpdateAlias", None, Subject::Key)?;
         let key = target(step, &req.target_key_id, "UpdateAlias")?;
@@ -140,6 +143,7 @@ pub fn delete_alias(call: &Call<'_>, req: DeleteAliasRequest) -> Result<(), Serv
         validation.length("aliasName", &req.alias_name, 1..=256).finish()?;
         check_name(&req.alias_name)?;
         note(step, &req.alias_name);
+        authorise_alias(step, "DeleteAlias", &req.alias_name)?;
         let key = current(step, &req.alias_name)?;
         authorise(step, &key, "DeleteAlias", None, Subject::Key)?;
         states::check("DeleteAlias", &key)?;
@@ -172,6 +176,13 @@ fn check_name(name: &str) -> Result<(), ServiceError> {
         return Err(invalid("Invalid identifier"));
     }
     Ok(())
+}
+
+/// Whether the caller may do this to the alias: identity policies say so, beside what is asked of its key (AWS KMS developer
+/// guide, "Controlling access to aliases").
+fn authorise_alias(step: &Step<'_>, operation: &str, name: &str) -> Result<(), ServiceError> {
+    let arn = alias_arn(&step.call.region, &step.call.account, name);
+    authorise_account_with(step, operation, &arn, &Context::default())
 }
 
 /// The key that an alias comes to. AWS takes a key id or key ARN here, no other alias.

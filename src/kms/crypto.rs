@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::{self, Call, Operation, ServiceError, Step};
+use crate::iam::Context;
 use crate::secret::SecretBytes;
 
-use super::access::{Subject, authorise, denied_unknown, named_key};
+use super::access::{Asked, Subject, authorise_with, denied_unknown, named_key_with};
 use super::blob::{Blob, MAX_PLAINTEXT_BYTES, SecretBlob};
 use super::context::EncryptionContext;
 use super::envelope::{self, BlobHeader};
@@ -199,7 +200,7 @@ pub fn encrypt(call: &Call<'_>, req: EncryptRequest) -> Result<EncryptResponse, 
             .grant_tokens(&req.grant_tokens)
             .finish()?;
         grant::present(step, &req.grant_tokens)?;
-        let key = usable_key(step, &ENCRYPT, "Encrypt", &req.key_id, &req.encryption_context)?;
+        let key = usable_key(step, &ENCRYPT, "Encrypt", &req.key_id, &req.encryption_context, &Context::default())?;
         check_algorithm(&key, algorithm)?;
         dry_run(req.dry_run)?;
         let root = RootKey::load(call.home, step.tx)?;
@@ -238,7 +239,7 @@ pub fn decrypt(call: &Call<'_>, req: DecryptRequest) -> Result<DecryptResponse, 
             context: &req.encryption_context,
             algorithm,
         };
-        let (key, header) = source.authorised(step)?;
+        let (key, header) = source.authorised(step, &Context::default())?;
         let root = RootKey::load(call.home, step.tx)?;
         let plaintext = source.open(step, &root, &key, &header)?;
         dry_run(req.dry_run)?;
@@ -279,9 +280,10 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
             context: &req.source_encryption_context,
             algorithm: source_algorithm,
         };
-        let (source_key, header) = source.authorised(step)?;
+        let more = re_encrypt_keys(step, &req);
+        let (source_key, header) = source.authorised(step, &more)?;
         let context = &req.destination_encryption_context;
-        let key = usable_key(step, &RE_ENCRYPT, "ReEncryptTo", &req.destination_key_id, context)?;
+        let key = usable_key(step, &RE_ENCRYPT, "ReEncryptTo", &req.destination_key_id, context, &more)?;
         check_algorithm(&key, destination_algorithm)?;
         let root = RootKey::load(call.home, step.tx)?;
         let plaintext = source.open(step, &root, &source_key, &header)?;
@@ -299,6 +301,20 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
             destination_key_material_id: key.current_material()?.to_owned(),
         })
     })
+}
+
+/// The condition key that both halves of a `ReEncrypt` have besides their own.
+fn re_encrypt_keys(step: &Step<'_>, req: &ReEncryptRequest) -> Context {
+    let mut keys = Context::default();
+    let source = envelope::parse(&req.ciphertext_blob.0).ok();
+    let destination = keyring::resolve(step.tx, step.call, &req.destination_key_id).ok();
+    match (source, destination) {
+        (Some(source), Some(destination)) => {
+            keys.set("kms:ReEncryptOnSameKey", (source.key_id == destination.public_id()).to_string())
+        }
+        _ => keys.set_unknown("kms:ReEncryptOnSameKey", "one of the two keys is not known"),
+    };
+    keys
 }
 
 fn re_encrypt_parameters(req: &ReEncryptRequest) -> Value {
@@ -371,7 +387,8 @@ fn generate<T>(
     gate::run(call, operation, parameters, |step| {
         let length = data_key_length(&req)?;
         grant::present(step, &req.grant_tokens)?;
-        let key = usable_key(step, operation, operation.name, &req.key_id, &req.encryption_context)?;
+        let key =
+            usable_key(step, operation, operation.name, &req.key_id, &req.encryption_context, &Context::default())?;
         dry_run(req.dry_run)?;
         let root = RootKey::load(call.home, step.tx)?;
         let plaintext = SecretBytes::random(length).map_err(ServiceError::machine)?;
@@ -414,8 +431,9 @@ fn usable_key(
     action: &str,
     named: &str,
     context: &EncryptionContext,
+    more: &Context,
 ) -> Result<Key, ServiceError> {
-    let (key, _) = named_key(step, named, action, Some(context))?;
+    let (key, _) = named_key_with(step, named, action, Some(context), more)?;
     states::check(operation.name, &key)?;
     Ok(key)
 }
@@ -432,7 +450,7 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// The key that the blob is under, after blob, key id, policy and state, in this order, let the call through.
-    fn authorised(&self, step: &mut Step<'_>) -> Result<(Key, BlobHeader), ServiceError> {
+    fn authorised(&self, step: &mut Step<'_>, more: &Context) -> Result<(Key, BlobHeader), ServiceError> {
         let header = envelope::parse(self.blob).map_err(|_| damaged())?;
         let named = match self.key_id {
             Some(key_id) => {
@@ -454,7 +472,8 @@ impl Source<'_> {
             }
             (None, None) => return Err(denied_unknown(step, self.action, Subject::Ciphertext, "")),
         };
-        authorise(step, &key, self.action, Some(self.context), subject)?;
+        let asked = Asked { operation: self.action, context: Some(self.context), named: self.key_id, subject, more };
+        authorise_with(step, &key, &asked)?;
         key.note(step.draft);
         states::check(self.operation.name, &key)?;
         check_algorithm(&key, self.algorithm)?;

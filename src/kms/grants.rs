@@ -8,13 +8,13 @@ use crate::gate::{self, Call, ServiceError, Step, faults};
 use crate::iam::Principal;
 use crate::ids;
 
-use super::access::{Basis, Subject, authorise, authorise_account, denied_unknown, named_key};
+use super::access::{Basis, Subject, authorise, authorise_account, denied_unknown, named_key, named_key_with};
 use super::grant::{self, Grant, GrantConstraints};
 use super::keyring::{self, Key};
 use super::operations::{CREATE_GRANT, LIST_GRANTS, LIST_RETIRABLE_GRANTS, RETIRE_GRANT, REVOKE_GRANT};
 use super::page::{Marker, page_limit};
 use super::validate::{Validation, invalid};
-use super::{dry_run, keys, states};
+use super::{dry_run, keys, request, states};
 
 /// What a grant can allow, in the order of the API's model.
 const OPERATIONS: [&str; 17] = [
@@ -173,7 +173,13 @@ pub fn create_grant(call: &Call<'_>, req: CreateGrantRequest) -> Result<CreateGr
     gate::run(call, &CREATE_GRANT, create_parameters(&req), |step| {
         check_create(&req)?;
         grant::present(step, &req.grant_tokens)?;
-        let (key, basis) = named_key(step, &req.key_id, "CreateGrant", None)?;
+        let keys = request::create_grant(
+            &req.operations,
+            &req.grantee_principal,
+            req.retiring_principal.as_deref(),
+            req.constraints.as_ref(),
+        );
+        let (key, basis) = named_key_with(step, &req.key_id, "CreateGrant", None, &keys)?;
         if basis == Basis::Grant {
             refuse_wider(step, &key, &req)?;
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{Call, ServiceError, Settled, Settler};
+use crate::iam::Context;
 use crate::secret::SecretBytes;
 use crate::store::{Home, StoreError, Transaction};
 use crate::trail;
@@ -125,7 +126,10 @@ pub fn get_parameters_for_import(
     let made =
         wanted.map(|(bits, algorithm)| Ok::<_, ServiceError>((algorithm, wrapping::generate(bits)?))).transpose();
     let checked = check_parameters(&req);
-    keys::on_key(call, &GET_PARAMETERS_FOR_IMPORT, &req.key_id, parameters, checked, |step, key| {
+    let mut more = Context::default();
+    more.set("kms:WrappingAlgorithm", req.wrapping_algorithm.as_str());
+    more.set("kms:WrappingKeySpec", req.wrapping_key_spec.as_str());
+    keys::on_key_with(call, &GET_PARAMETERS_FOR_IMPORT, &req.key_id, parameters, checked, &more, |step, key| {
         let Some((algorithm, (private, public_key))) = made? else {
             return Err(ServiceError::machine("another process changed the key in this moment: try again"));
         };
@@ -213,7 +217,11 @@ pub fn import_key_material(
     req: ImportKeyMaterialRequest,
 ) -> Result<ImportKeyMaterialResponse, ServiceError> {
     let expires = req.valid_to;
-    keys::on_key(call, &IMPORT_KEY_MATERIAL, &req.key_id, import_parameters(&req), check_import(&req), |step, key| {
+    let mut more = Context::default();
+    more.set("kms:ExpirationModel", req.expiration_model.as_deref().unwrap_or("KEY_MATERIAL_EXPIRES"));
+    more.set_opt("kms:ValidTo", expires.map(Time::to_seconds_string));
+    let parameters = import_parameters(&req);
+    keys::on_key_with(call, &IMPORT_KEY_MATERIAL, &req.key_id, parameters, check_import(&req), &more, |step, key| {
         if let Some(expires) = expires
             && (expires <= step.now || expires > step.now.after(SignedDuration::from_hours(24 * LONGEST_VALIDITY)))
         {

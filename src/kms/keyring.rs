@@ -341,6 +341,28 @@ pub(super) fn as_alias<'a>(call: &Call<'_>, text: &'a str) -> Option<&'a str> {
     }
 }
 
+/// The alias by which `text` names `key`; `None` if it names it otherwise.
+pub(super) fn as_alias_of<'a>(call: &Call<'_>, text: &'a str, key: &Key) -> Option<&'a str> {
+    match parse_name(call, text) {
+        Ok((account, Name::Alias(alias))) if account == key.account => Some(alias),
+        _ => None,
+    }
+}
+
+/// The names (`alias/...`) that stand for `key`.
+pub(super) fn aliases_of(tx: &Transaction<'_>, key: &Key) -> Result<Vec<String>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name FROM kms_aliases WHERE target = ?1 ORDER BY name")?;
+    let names = statement.query_map([key.id.as_str()], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The tags of `key`, by name.
+pub(super) fn tags_of(tx: &Transaction<'_>, key: &Key) -> Result<Vec<(String, String)>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name, value FROM kms_tags WHERE key_id = ?1 ORDER BY name")?;
+    let tags = statement.query_map([key.id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(tags.collect::<Result<_, _>>()?)
+}
+
 fn parse_name<'a>(call: &Call<'_>, text: &'a str) -> Result<(AccountId, Name<'a>), ServiceError> {
     let not_found = |message| ServiceError::refused("NotFoundException", message);
     let invalid = || not_found(format!("Invalid keyId '{text}'"));

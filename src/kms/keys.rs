@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, Operation, ServiceError, Step};
+use crate::iam::Context;
 
-use super::access::{authorise_account, named_key};
+use super::access::{authorise_account, authorise_account_with, named_key, named_key_with};
 use super::keyring::{self, Key, MultiRegionKeyType, Rotation};
 use super::managed::{self, ManagedAlias};
 use super::metadata::{self, KeyMetadata, SYMMETRIC, USAGE, metadata};
@@ -17,6 +18,8 @@ use super::operations::{
     UPDATE_KEY_DESCRIPTION,
 };
 use super::page::{Marker, page_limit};
+use super::policy;
+use super::request;
 use super::root::RootKey;
 use super::states::{self, KeyState, Origin};
 use super::tags::{self, Tag};
@@ -26,7 +29,7 @@ use super::validate::{Validation, invalid};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct CreateKeyRequest {
-    /// The key policy as JSON. Only the default policy is accepted, because no other is evaluated yet.
+    /// The key policy as JSON, up to 32 KB; the default policy if absent.
     pub policy: Option<String>,
     /// Up to 8192 characters.
     pub description: Option<String>,
@@ -40,7 +43,7 @@ pub struct CreateKeyRequest {
     pub origin: Option<String>,
     /// Does not apply: there are no other key stores.
     pub custom_key_store_id: Option<String>,
-    /// Accepted; the default policy locks nobody out.
+    /// Take a policy under which the caller cannot put another.
     pub bypass_policy_lockout_safety_check: Option<bool>,
     /// Up to 50 tags.
     #[serde(default)]
@@ -199,8 +202,11 @@ pub fn create_key(call: &Call<'_>, req: CreateKeyRequest) -> Result<CreateKeyRes
     let root = RootKey::ensure(call.home);
     gate::run(call, &CREATE_KEY, create_parameters(&req), |step| {
         root?;
-        check_create(call, &req)?;
-        authorise_account(step, "CreateKey")?;
+        check_create(&req)?;
+        authorise_account_with(step, "CreateKey", "*", &create_keys(&req))?;
+        if !req.tags.is_empty() {
+            authorise_account_with(step, "TagResource", "*", &create_keys(&req))?;
+        }
         let mut key = keyring::new(call, step.now, req.description.as_deref().unwrap_or_default());
         if req.multi_region == Some(true) {
             key.id = format!("{}{}", keyring::MULTI_REGION_PREFIX, &crate::ids::hex64()[..32]);
@@ -212,6 +218,9 @@ pub fn create_key(call: &Call<'_>, req: CreateKeyRequest) -> Result<CreateKeyRes
             keyring::insert(step.tx, &key)?;
         } else {
             key = keyring::create(step.tx, &RootKey::load(call.home, step.tx)?, key)?;
+        }
+        if let Some(policy) = &req.policy {
+            policy::put(step, &key, policy, req.bypass_policy_lockout_safety_check.unwrap_or(false))?;
         }
         tags::put(step.tx, &key, &req.tags)?;
         key.note(step.draft);
@@ -232,13 +241,16 @@ fn create_parameters(req: &CreateKeyRequest) -> Value {
         "bypassPolicyLockoutSafetyCheck": req.bypass_policy_lockout_safety_check.unwrap_or(false),
         "multiRegion": req.multi_region.unwrap_or(false),
     });
+    if let Some(policy) = &req.policy {
+        parameters["policy"] = policy.as_str().into();
+    }
     if !req.tags.is_empty() {
         parameters["tags"] = tags::recorded(&req.tags);
     }
     parameters
 }
 
-fn check_create(call: &Call<'_>, req: &CreateKeyRequest) -> Result<(), ServiceError> {
+fn check_create(req: &CreateKeyRequest) -> Result<(), ServiceError> {
     let mut validation = Validation::default();
     if let Some(policy) = &req.policy {
         validation.bytes("policy", policy.len(), 1..=131_072);
@@ -281,49 +293,20 @@ fn check_create(call: &Call<'_>, req: &CreateKeyRequest) -> Result<(), ServiceEr
         (_, _, Some(_)) => return unsupported("Custom key stores are not supported.".to_owned()),
         _ => {}
     }
-    check_policy(call, req.policy.as_deref())
+    Ok(())
 }
 
-/// Refuses a key policy other than the default one.
-pub(super) fn check_policy(call: &Call<'_>, policy: Option<&str>) -> Result<(), ServiceError> {
-    match policy {
-        Some(policy) if !is_default_policy(call, policy) => Err(ServiceError::refused(
-            "UnsupportedOperationException",
-            "Only the default key policy is supported; a policy that is not evaluated would promise what it does not keep.",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// The default key policy (AWS KMS developer guide, "Default key policy").
-pub(super) fn default_policy(call: &Call<'_>) -> String {
-    let statement = json!({
-        "Sid": "Enable IAM User Permissions", "Effect": "Allow",
-        "Principal": {"AWS": format!("arn:aws:iam::{}:root", call.account)}, "Action": "kms:*", "Resource": "*",
-    });
-    json!({"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]}).to_string()
-}
-
-/// Whether `policy` says what the default key policy says: the account's root may do everything.
-fn is_default_policy(call: &Call<'_>, policy: &str) -> bool {
-    let Ok(policy) = serde_json::from_str::<Value>(policy) else { return false };
-    let statements = match &policy["Statement"] {
-        Value::Array(statements) => statements.as_slice(),
-        statement => std::slice::from_ref(statement),
-    };
-    let [statement] = statements else { return false };
-    let only = |value: &Value, wanted: &str| match value {
-        Value::Array(items) => items.len() == 1 && items[0] == *wanted,
-        value => *value == *wanted,
-    };
-    let root = format!("arn:aws:iam::{}:root", call.account);
-    let fields = statement.as_object().map_or(0, |fields| fields.len() - usize::from(fields.contains_key("Sid")));
-    fields == 4
-        && statement["Effect"] == "Allow"
-        && statement["Principal"].as_object().is_some_and(|principal| principal.len() == 1)
-        && (only(&statement["Principal"]["AWS"], &root) || only(&statement["Principal"]["AWS"], call.account.as_str()))
-        && only(&statement["Action"], "kms:*")
-        && only(&statement["Resource"], "*")
+/// The condition keys of a `CreateKey`.
+fn create_keys(req: &CreateKeyRequest) -> Context {
+    let mut keys = request::create_key(
+        req.key_spec.as_deref().or(req.customer_master_key_spec.as_deref()).unwrap_or(SYMMETRIC),
+        req.key_usage.as_deref().unwrap_or(USAGE),
+        req.origin.as_deref().unwrap_or(Origin::AwsKms.name()),
+        req.multi_region.unwrap_or(false),
+        req.bypass_policy_lockout_safety_check.unwrap_or(false),
+    );
+    request::request_tags(tags::pairs(&req.tags), &mut keys);
+    keys
 }
 
 /// What is known of a key.
@@ -410,7 +393,9 @@ pub fn schedule_key_deletion(
     let mut validation = Validation::default();
     validation.key_id("keyId", &req.key_id).number("pendingWindowInDays", days, 7..=30);
     let checked = validation.finish();
-    on_key(call, &SCHEDULE_KEY_DELETION, &req.key_id, parameters, checked, |step, key| {
+    let mut more = Context::default();
+    more.set("kms:ScheduleKeyDeletionPendingWindowInDays", days.to_string());
+    on_key_with(call, &SCHEDULE_KEY_DELETION, &req.key_id, parameters, checked, &more, |step, key| {
         let has_replicas =
             key.multi_region == Some(MultiRegionKeyType::Primary) && keyring::related(step.tx, key)?.len() > 1;
         let (state, deletion_date) = if has_replicas {
@@ -460,11 +445,24 @@ pub(super) fn on_key<T>(
     checked: Result<(), ServiceError>,
     apply: impl FnOnce(&mut Step<'_>, &Key) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
+    on_key_with(call, operation, key_id, parameters, checked, &Context::default(), apply)
+}
+
+/// As [`on_key`], for a request with more condition keys.
+pub(super) fn on_key_with<T>(
+    call: &Call<'_>,
+    operation: &Operation,
+    key_id: &str,
+    parameters: Value,
+    checked: Result<(), ServiceError>,
+    more: &Context,
+    apply: impl FnOnce(&mut Step<'_>, &Key) -> Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
     gate::run(call, operation, parameters, |step| {
         checked?;
         let mut validation = Validation::default();
         validation.key_id("keyId", key_id).finish()?;
-        let (key, _) = named_key(step, key_id, operation.name, None)?;
+        let (key, _) = named_key_with(step, key_id, operation.name, None, more)?;
         states::check(operation.name, &key)?;
         apply(step, &key)
     })

@@ -24,8 +24,10 @@ mod materials;
 mod metadata;
 mod operations;
 mod page;
+mod policy;
 mod random;
 mod regions;
+pub mod request;
 mod root;
 mod rotation;
 pub mod states;
@@ -67,6 +69,10 @@ pub use keys::{
 pub use managed::{ManagedAlias, managed_key};
 pub use metadata::{KeyMetadata, MultiRegionConfiguration, MultiRegionKey};
 pub use operations::SERVICE;
+pub use policy::{
+    GetKeyPolicyRequest, GetKeyPolicyResponse, ListKeyPoliciesRequest, ListKeyPoliciesResponse, MAX_POLICY_BYTES,
+    PutKeyPolicyRequest, default_policy, get_key_policy, list_key_policies, managed_policy, put_key_policy,
+};
 pub use random::{GenerateRandomRequest, GenerateRandomResponse, RecipientInfo, generate_random};
 pub use regions::{
     ReplicateKeyRequest, ReplicateKeyResponse, UpdatePrimaryRegionRequest, replicate_key, update_primary_region,

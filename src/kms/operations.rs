@@ -60,3 +60,6 @@ pub(super) static LIST_GRANTS: Operation = reading("ListGrants");
 pub(super) static LIST_RETIRABLE_GRANTS: Operation = reading("ListRetirableGrants");
 pub(super) static RETIRE_GRANT: Operation = changing("RetireGrant");
 pub(super) static REVOKE_GRANT: Operation = changing("RevokeGrant");
+pub(super) static GET_KEY_POLICY: Operation = reading("GetKeyPolicy");
+pub(super) static PUT_KEY_POLICY: Operation = changing("PutKeyPolicy");
+pub(super) static LIST_KEY_POLICIES: Operation = reading("ListKeyPolicies");

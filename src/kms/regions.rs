@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::{self, Call, Elsewhere, ServiceError, Step};
+use crate::iam::Context;
 use crate::ids::Region;
 use crate::store::StoreError;
 
-use super::access::{Subject, authorise, authorise_account, named_key};
+use super::access::{Asked, Subject, authorise_account_with, authorise_with, named_key_with};
 use super::keyring::{self, Key, MultiRegionKeyType};
 use super::keys;
-use super::metadata::{self, KeyMetadata, metadata};
+use super::metadata::{self, KeyMetadata, SYMMETRIC, USAGE, metadata};
 use super::operations::{REPLICATE_KEY, UPDATE_PRIMARY_REGION};
+use super::policy;
+use super::request;
 use super::root::RootKey;
 use super::states::{self, KeyState, Origin};
 use super::tags::{self, Tag};
@@ -70,14 +73,23 @@ pub fn replicate_key(call: &Call<'_>, req: ReplicateKeyRequest) -> Result<Replic
         "bypassPolicyLockoutSafetyCheck": req.bypass_policy_lockout_safety_check.unwrap_or(false),
         "description": req.description.as_deref().unwrap_or_default(),
     });
+    if let Some(policy) = &req.policy {
+        parameters["policy"] = policy.as_str().into();
+    }
     if !req.tags.is_empty() {
         parameters["tags"] = tags::recorded(&req.tags);
     }
-    let region = check_replicate(call, &req);
+    let region = check_replicate(&req);
     gate::run(call, &REPLICATE_KEY, parameters, |step| {
         let region = region?;
-        let (primary, _) = named_key(step, &req.key_id, "ReplicateKey", None)?;
-        authorise_account(step, "CreateKey")?;
+        let mut more = Context::default();
+        more.set("kms:ReplicaRegion", region.as_str());
+        let (primary, _) = named_key_with(step, &req.key_id, "ReplicateKey", None, &more)?;
+        let bypass = req.bypass_policy_lockout_safety_check.unwrap_or(false);
+        let mut keys = request::create_key(SYMMETRIC, USAGE, primary.origin.name(), true, bypass);
+        keys.set("kms:MultiRegionKeyType", MultiRegionKeyType::Replica.name());
+        request::request_tags(tags::pairs(&req.tags), &mut keys);
+        authorise_account_with(step, "CreateKey", "*", &keys)?;
         states::check("ReplicateKey", &primary)?;
         require_primary(&primary)?;
         let related = keyring::related(step.tx, &primary)?;
@@ -88,13 +100,16 @@ pub fn replicate_key(call: &Call<'_>, req: ReplicateKeyRequest) -> Result<Replic
         let replica = make_replica(step, &primary, &region, req.description.as_deref().unwrap_or_default())?;
         tags::put(step.tx, &replica, &req.tags)?;
         let replica_key_metadata = metadata(step.tx, &replica)?;
-        let replica_policy = keys::default_policy(call);
+        if let Some(policy) = &req.policy {
+            policy::put(step, &replica, policy, bypass)?;
+        }
+        let replica_policy = policy::text_of(step.tx, &replica)?;
         record(step, &replica, &replica_key_metadata, &req.tags);
         Ok(ReplicateKeyResponse { replica_key_metadata, replica_policy, replica_tags: req.tags.clone() })
     })
 }
 
-fn check_replicate(call: &Call<'_>, req: &ReplicateKeyRequest) -> Result<Region, ServiceError> {
+fn check_replicate(req: &ReplicateKeyRequest) -> Result<Region, ServiceError> {
     let mut validation = Validation::default();
     validation.key_id("keyId", &req.key_id);
     if let Some(policy) = &req.policy {
@@ -105,7 +120,6 @@ fn check_replicate(call: &Call<'_>, req: &ReplicateKeyRequest) -> Result<Region,
     }
     let region = region(&mut validation, "replicaRegion", &req.replica_region)?;
     tags::check(&req.tags)?;
-    keys::check_policy(call, req.policy.as_deref())?;
     Ok(region)
 }
 
@@ -189,7 +203,9 @@ pub fn update_primary_region(call: &Call<'_>, req: UpdatePrimaryRegionRequest) -
         Ok(region) => (Ok(()), Some(region)),
         Err(error) => (Err(error), None),
     };
-    keys::on_key(call, &UPDATE_PRIMARY_REGION, &req.key_id, parameters.clone(), checked, |step, key| {
+    let mut more = Context::default();
+    more.set("kms:PrimaryRegion", req.primary_region.as_str());
+    keys::on_key_with(call, &UPDATE_PRIMARY_REGION, &req.key_id, parameters.clone(), checked, &more, |step, key| {
         require_primary(key)?;
         let related = keyring::related(step.tx, key)?;
         let replica = related.iter().find(|other| other.is_replica() && Some(&other.region) == region.as_ref());
@@ -197,7 +213,11 @@ pub fn update_primary_region(call: &Call<'_>, req: UpdatePrimaryRegionRequest) -
             let arn = region.map(|region| keyring::key_arn(&region, &key.account, key.public_id())).unwrap_or_default();
             return Err(ServiceError::refused("NotFoundException", format!("Key '{arn}' does not exist")));
         };
-        authorise(step, replica, "UpdatePrimaryRegion", None, Subject::Key)?;
+        authorise_with(
+            step,
+            replica,
+            &Asked { operation: "UpdatePrimaryRegion", context: None, named: None, subject: Subject::Key, more: &more },
+        )?;
         states::check("UpdatePrimaryRegion", replica)?;
         keyring::set_rotation(step.tx, replica, key.rotation)?;
         keyring::set_rotation(step.tx, key, None)?;

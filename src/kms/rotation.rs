@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Time;
 use crate::gate::{self, Call, ServiceError, Settled, Settler};
+use crate::iam::Context;
 use crate::store::{Home, StoreError, Transaction};
 use crate::trail;
 
@@ -154,7 +155,9 @@ pub fn enable_key_rotation(call: &Call<'_>, req: EnableKeyRotationRequest) -> Re
     let mut validation = Validation::default();
     validation.key_id("keyId", &req.key_id).number("rotationPeriodInDays", days, 90..=2560);
     let checked = validation.finish();
-    keys::on_key(call, &ENABLE_KEY_ROTATION, &req.key_id, parameters, checked, |step, key| {
+    let mut more = Context::default();
+    more.set_opt("kms:RotationPeriodInDays", req.rotation_period_in_days.map(|days| days.to_string()));
+    keys::on_key_with(call, &ENABLE_KEY_ROTATION, &req.key_id, parameters, checked, &more, |step, key| {
         refuse_replica(key)?;
         keyring::set_rotation(step.tx, key, Some(Rotation { days, next: later(step.now, days) }))?;
         step.draft.set_response(json!({"keyId": key.arn()}));

@@ -150,6 +150,9 @@ pub const TABLE: &[Row] = &[
     ("DisableKey",                          ANY, [GO,     GO,      DEL,    REP,    IMP,    GO,     CRE,     UPD]),
     ("ScheduleKeyDeletion",                 ANY, [GO,     GO,      DEL,    REP,    GO,     GO,     GO,      UPD]),
     ("CancelKeyDeletion",                   ANY, [NOT,    NOT,     GO,     GO,     NOT,    NOT,    NOT,     NOT]),
+    ("GetKeyPolicy",                        ANY, [GO,     GO,      GO,     GO,     GO,     GO,     GO,      GO]),
+    ("PutKeyPolicy",                        ANY, [GO,     GO,      GO,     GO,     GO,     GO,     GO,      GO]),
+    ("ListKeyPolicies",                     ANY, [GO,     GO,      GO,     GO,     GO,     GO,     GO,      GO]),
     ("CreateAlias",                         ANY, [GO,     GO,      DEL,    REP,    GO,     GO,     GO,      GO]),
     // The key that the alias leaves may be in any state; the row is for the key that it comes to.
     ("UpdateAlias",                         ANY, [GO,     GO,      DEL,    REP,    GO,     GO,     GO,      GO]),

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::{self, Call, ServiceError};
+use crate::iam::Context;
 use crate::store::{StoreError, Transaction};
 
 use super::access::named_key;
 use super::keyring::Key;
 use super::operations::{LIST_RESOURCE_TAGS, TAG_RESOURCE, UNTAG_RESOURCE};
 use super::page::{Marker, page_limit};
+use super::request;
 use super::validate::Validation;
 use super::{keys, states};
 
@@ -75,7 +77,9 @@ pub struct ListResourceTagsResponse {
 /// Gives a key tags.
 pub fn tag_resource(call: &Call<'_>, req: TagResourceRequest) -> Result<(), ServiceError> {
     let parameters = json!({"keyId": req.key_id, "tags": recorded(&req.tags)});
-    keys::on_key(call, &TAG_RESOURCE, &req.key_id, parameters, check(&req.tags), |step, key| {
+    let mut more = Context::default();
+    request::request_tags(pairs(&req.tags), &mut more);
+    keys::on_key_with(call, &TAG_RESOURCE, &req.key_id, parameters, check(&req.tags), &more, |step, key| {
         put(step.tx, key, &req.tags)?;
         let count: u32 = step
             .tx
@@ -97,7 +101,9 @@ pub fn untag_resource(call: &Call<'_>, req: UntagResourceRequest) -> Result<(), 
     for (index, name) in req.tag_keys.iter().enumerate() {
         validation.length(&format!("tagKeys.{}.member", index + 1), name, 1..=128);
     }
-    keys::on_key(call, &UNTAG_RESOURCE, &req.key_id, parameters, validation.finish(), |step, key| {
+    let mut more = Context::default();
+    more.set_all("aws:TagKeys", &req.tag_keys);
+    keys::on_key_with(call, &UNTAG_RESOURCE, &req.key_id, parameters, validation.finish(), &more, |step, key| {
         if req.tag_keys.iter().any(|name| is_reserved(name)) {
             return Err(refusal(RESERVED));
         }
@@ -174,6 +180,11 @@ pub(super) fn put(tx: &Transaction<'_>, key: &Key, tags: &[Tag]) -> Result<(), S
         insert.execute(params![key.id, tag.tag_key, tag.tag_value])?;
     }
     Ok(())
+}
+
+/// Names and values of tags.
+pub(super) fn pairs(tags: &[Tag]) -> impl Iterator<Item = (&str, &str)> {
+    tags.iter().map(|tag| (tag.tag_key.as_str(), tag.tag_value.as_str()))
 }
 
 /// Tags as CloudTrail spells them.

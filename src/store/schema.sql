@@ -240,3 +240,42 @@ CREATE TABLE kms_grants (
 CREATE INDEX kms_grants_by_grantee ON kms_grants (key_id, grantee);
 CREATE INDEX kms_grants_by_key ON kms_grants (key_id, grant_id);
 CREATE INDEX kms_grants_by_retiring ON kms_grants (retiring, grant_id) WHERE retiring IS NOT NULL;
+
+-- The policy of a key for which one was put; a key without a row has the default policy of its kind.
+CREATE TABLE kms_key_policies (
+    key_id TEXT PRIMARY KEY REFERENCES kms_keys ON DELETE CASCADE,
+    policy TEXT NOT NULL             -- the JSON as it was given
+) STRICT, WITHOUT ROWID;
+
+-- IAM (module `iam`): users and roles that have identity policies. Whoever is not here is an administrator of its account.
+CREATE TABLE iam_entities (
+    entity  INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    kind    TEXT NOT NULL CHECK (kind IN ('user', 'role')),
+    name    TEXT NOT NULL COLLATE NOCASE,
+    path    TEXT NOT NULL,
+    id      TEXT NOT NULL,           -- AIDA... or AROA...
+    created INTEGER NOT NULL,
+    trust   TEXT,                    -- a role's trust policy, which is kept and not evaluated
+    UNIQUE (account, kind, name)
+) STRICT;
+
+CREATE TABLE iam_policies (
+    entity   INTEGER NOT NULL REFERENCES iam_entities ON DELETE CASCADE,
+    name     TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (entity, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE iam_tags (
+    entity INTEGER NOT NULL REFERENCES iam_entities ON DELETE CASCADE,
+    name   TEXT NOT NULL COLLATE NOCASE,
+    value  TEXT NOT NULL,
+    PRIMARY KEY (entity, name)
+) STRICT, WITHOUT ROWID;
+
+-- What the home says of an account. One that is not here is in no organisation.
+CREATE TABLE iam_accounts (
+    account      TEXT PRIMARY KEY,
+    organization TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -3,6 +3,7 @@
 
 mod access;
 mod digests;
+mod policy;
 mod root_key;
 mod shredding;
 mod states;

@@ -84,6 +84,12 @@ fn run(bench: &Bench<'_>, operation: &str) -> Result<(), ServiceError> {
         }
         "RetireGrant" => ask(bench, kms::retire_grant, json!({"KeyId": null, "GrantId": grant})),
         "RevokeGrant" => ask(bench, kms::revoke_grant, json!({"KeyId": null, "GrantId": grant})),
+        "GetKeyPolicy" => ask(bench, kms::get_key_policy, json!({"KeyId": bench.key})),
+        "PutKeyPolicy" => {
+            let policy = kms::default_policy(&bench.call.account);
+            ask(bench, kms::put_key_policy, json!({"KeyId": bench.key, "Policy": policy}))
+        }
+        "ListKeyPolicies" => ask(bench, kms::list_key_policies, json!({"KeyId": bench.key})),
         "CreateKey" => ask(bench, kms::create_key, json!({})),
         "DescribeKey" => ask(bench, kms::describe_key, this),
         "ListKeys" => ask(bench, kms::list_keys, json!({})),

@@ -1,0 +1,154 @@
+//! The principals that are recorded in a home, and their identity policies.
+//!
+//! Whoever is not recorded is an administrator of its account (ours): a home is of use before anybody was made in it. Whoever
+//! is recorded has what its policies say, and nothing without any.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::ids::AccountId;
+use crate::store::{StoreError, Transaction};
+
+use super::policy::{Policy, PolicyKind};
+use super::principal::Principal;
+use super::requester::{Identity, NamedPolicy, Requester};
+
+/// A user or a role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntityKind {
+    /// An IAM user.
+    User,
+    /// An IAM role.
+    Role,
+}
+
+impl EntityKind {
+    /// Its name in an ARN and in the store: `user` or `role`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// A recorded user or role.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entity {
+    /// Its number in the store.
+    pub row: i64,
+    /// The account.
+    pub account: AccountId,
+    /// User or role.
+    pub kind: EntityKind,
+    /// Its name, without the path.
+    pub name: String,
+    /// `/`, or `/a/b/`.
+    pub path: String,
+    /// `AIDA…` or `AROA…`.
+    pub id: String,
+    /// Microseconds since 1970, on the home's clock.
+    pub created: i64,
+    /// A role's trust policy, as it was given.
+    pub trust: Option<String>,
+}
+
+impl Entity {
+    /// Its ARN.
+    pub fn arn(&self) -> String {
+        format!("arn:aws:iam::{}:{}{}{}", self.account, self.kind.name(), self.path, self.name)
+    }
+}
+
+/// The recorded user or role of that name; names are the same in any case, as in IAM.
+pub fn find(
+    tx: &Transaction<'_>,
+    account: &AccountId,
+    kind: EntityKind,
+    name: &str,
+) -> Result<Option<Entity>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT entity, name, path, id, created, trust FROM iam_entities WHERE account = ?1 AND kind = ?2 AND name = ?3",
+    )?;
+    let found = statement.query_row(params![account.as_str(), kind.name(), name], |row| {
+        Ok(Entity {
+            row: row.get(0)?,
+            account: account.clone(),
+            kind,
+            name: row.get(1)?,
+            path: row.get(2)?,
+            id: row.get(3)?,
+            created: row.get(4)?,
+            trust: row.get(5)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// The tags of a recorded user or role, by name.
+pub fn tags(tx: &Transaction<'_>, entity: &Entity) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name, value FROM iam_tags WHERE entity = ?1")?;
+    let tags = statement.query_map([entity.row], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(tags.collect::<Result<_, _>>()?)
+}
+
+/// The organisation that the home says an account is in; `None` if it says nothing.
+pub fn organization(tx: &Transaction<'_>, account: &AccountId) -> Result<Option<String>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT organization FROM iam_accounts WHERE account = ?1")?;
+    Ok(statement.query_row([account.as_str()], |row| row.get(0)).optional()?)
+}
+
+/// Says in which organisation an account is; `None` for in none.
+pub fn set_organization(tx: &Transaction<'_>, account: &AccountId, id: Option<&str>) -> Result<(), StoreError> {
+    match id {
+        Some(id) => tx.execute(
+            "INSERT OR REPLACE INTO iam_accounts (account, organization) VALUES (?1, ?2)",
+            [account.as_str(), id],
+        )?,
+        None => tx.execute("DELETE FROM iam_accounts WHERE account = ?1", [account.as_str()])?,
+    };
+    Ok(())
+}
+
+/// `principal` with the policies and tags that are recorded of it.
+pub fn requester(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, StoreError> {
+    let mut requester = Requester::administrator(principal.clone());
+    let account = principal.account();
+    requester.organization = Some(organization(tx, account)?);
+    let (kind, name) = match principal {
+        Principal::User { name, .. } => (EntityKind::User, name.rsplit('/').next().unwrap_or(name)),
+        Principal::AssumedRole { role, .. } => (EntityKind::Role, role.as_str()),
+        Principal::Root(_) | Principal::Ec2Infrastructure { .. } | Principal::Service { .. } => return Ok(requester),
+    };
+    let Some(entity) = find(tx, account, kind, name)? else { return Ok(requester) };
+    requester.identity = match principal {
+        // Another path or another case is another principal, which cannot be beside the recorded one.
+        Principal::User { .. } if entity.arn() != principal.arn() => {
+            Identity::Unknown(format!("there is no {}: the user of that name is {}", principal.arn(), entity.arn()))
+        }
+        Principal::AssumedRole { role, .. } if *role != entity.name => {
+            Identity::Unknown(format!("there is no role {role}: its name is {}", entity.name))
+        }
+        _ => policies(tx, &entity)?,
+    };
+    requester.tags = Some(tags(tx, &entity)?);
+    requester.unique_id = Some(entity.id);
+    requester.role_path = (kind == EntityKind::Role).then_some(entity.path);
+    Ok(requester)
+}
+
+fn policies(tx: &Transaction<'_>, entity: &Entity) -> Result<Identity, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT name, document FROM iam_policies WHERE entity = ?1 ORDER BY name")?;
+    let stored = statement.query_map([entity.row], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut found = Vec::new();
+    for policy in stored {
+        let (name, document) = policy?;
+        let name = format!("inline policy {name} of {} {}", entity.kind.name(), entity.name);
+        match Policy::parse(&document, PolicyKind::Identity) {
+            Ok(policy) => found.push(NamedPolicy::new(name, policy)),
+            Err(error) => return Ok(Identity::Unknown(format!("{name} cannot be read: {error}"))),
+        }
+    }
+    Ok(Identity::Policies(found))
+}
