@@ -30,6 +30,7 @@ pub mod kms;
 // Floor 5
 pub mod cloudtrail;
 pub mod ec2;
+pub mod iam_service;
 
 // Floor 7
 pub mod api;

@@ -23,6 +23,7 @@
 
 mod cloudtrail;
 mod ec2;
+mod iam;
 mod kms;
 mod kms_unsupported;
 mod members;
@@ -42,7 +43,7 @@ use serde_json::Value;
 use crate::gate::{Call, ServiceError};
 
 /// Every service, in the order in which help lists them.
-pub static SERVICES: &[&Service] = &[&kms::KMS, &ec2::EC2, &cloudtrail::CLOUDTRAIL];
+pub static SERVICES: &[&Service] = &[&kms::KMS, &ec2::EC2, &iam::IAM, &cloudtrail::CLOUDTRAIL];
 
 /// A service of AWS: its endpoint prefix and its operations.
 #[derive(Debug)]
