@@ -69,10 +69,10 @@ impl Opened {
 /// Opens a volume's content: through its exporter if it is attached, else with its data key from KMS.
 ///
 /// # Errors
-/// `UnauthorizedOperation` for another account's principal; `InvalidVolume.NotFound`; `VolumeInUse` for [`Access::Own`] of an attached volume, or if another command holds it; the
+/// `UnauthorizedOperation` for who may not attach the volume; `InvalidVolume.NotFound`; `VolumeInUse` for [`Access::Own`] of an attached volume, or if another command holds it; the
 /// refusal of KMS as it is.
 pub fn open(call: &Call<'_>, volume_id: &str, access: Access) -> Result<Opened, ServiceError> {
-    permission::check(call)?;
+    permission::check_attachment(call, "ec2:AttachVolume", volume_id)?;
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let _lease = Lease::take(call.home, &id)?;
@@ -138,7 +138,7 @@ pub struct Inspection {
 /// # Errors
 /// `InvalidVolume.NotFound`, or the machine's error if the file cannot be read.
 pub fn inspect(call: &Call<'_>, volume_id: &str) -> Result<Inspection, ServiceError> {
-    permission::check(call)?;
+    permission::check(call, "ec2:DescribeVolumes", &["*".to_owned()])?;
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let (row, described) = call.home.read(|tx| {
@@ -159,7 +159,7 @@ pub fn inspect(call: &Call<'_>, volume_id: &str) -> Result<Inspection, ServiceEr
 /// # Errors
 /// `InvalidVolume.NotFound`. What is wrong with the volume is no error but in the answer.
 pub fn verify(call: &Call<'_>, volume_id: &str, progress: super::Progress<'_>) -> Result<Verification, ServiceError> {
-    permission::check(call)?;
+    permission::check_attachment(call, "ec2:AttachVolume", volume_id)?;
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let (row, _) = find(call, &id)?;

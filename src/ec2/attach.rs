@@ -55,7 +55,7 @@ fn prepare_attach(
     draft: &mut Draft,
     attempt: &mut Option<AttachmentRow>,
 ) -> Result<Attached, ServiceError> {
-    permission::check(call)?;
+    permission::check_attachment(call, "ec2:AttachVolume", &request.volume_id)?;
     let id = params::volume_id(&request.volume_id)?;
     let lease = Lease::take(call.home, &id)?;
     let (row, mut attachment) = claim(call, request, &id, draft)?;
@@ -175,7 +175,7 @@ pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<Vo
 }
 
 fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Draft) -> Result<Attached, ServiceError> {
-    permission::check(call)?;
+    permission::check_attachment(call, "ec2:DetachVolume", &request.volume_id)?;
     let id = params::volume_id(&request.volume_id)?;
     let force = request.force.unwrap_or(false);
     let (lease, killed) =

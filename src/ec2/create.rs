@@ -50,7 +50,7 @@ pub(super) fn prepare(
     request: &CreateVolumeRequest,
     draft: &mut Draft,
 ) -> Result<Prepared, ServiceError> {
-    permission::check(call)?;
+    permission::check(call, "ec2:CreateVolume", &[permission::volume(call, "*")])?;
     let (mut row, tags) = plan(call, request)?;
     params::dry_run(request.dry_run)?;
     let lease = Lease::take(call.home, &row.id)?;

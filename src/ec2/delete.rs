@@ -31,7 +31,7 @@ struct Deleted {
 
 /// Marks the row and removes the file. A crash from here on leaves a row in `deleting`, which `settle` finishes.
 fn prepare(call: &Call<'_>, request: &DeleteVolumeRequest, draft: &mut Draft) -> Result<Deleted, ServiceError> {
-    permission::check(call)?;
+    permission::check(call, "ec2:DeleteVolume", &[permission::volume(call, &request.volume_id)])?;
     let id = params::volume_id(&request.volume_id)?;
     let lease = Lease::take(call.home, &id)?;
     let row = call.home.write(|tx| {

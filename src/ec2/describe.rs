@@ -26,7 +26,7 @@ fn describe(
     call: &Call<'_>,
     request: &DescribeVolumesRequest,
 ) -> Result<DescribeVolumesResult, ServiceError> {
-    permission::check(call)?;
+    permission::check_in(tx, call, "ec2:DescribeVolumes", &["*".to_owned()])?;
     filter::check(&request.filters)?;
     let page = page_size(request)?;
     let after = request.next_token.as_deref().map(read_token).transpose()?;
