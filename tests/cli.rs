@@ -30,6 +30,7 @@ macro_rules! sessions {
 sessions! {
     clock
     help
+    iam
     usage_errors
     configuration_errors
     ec2_volumes

@@ -14,6 +14,7 @@ use super::tree::{self, HELP, TOPIC};
 use super::values::shown_name;
 use super::{BinaryFormat, CliError, Globals, Output, Query};
 use crate::api::{Kind, Need, Operation, Parameter, SERVICES};
+use crate::iam::Principal;
 
 /// What a command line asks for. Nothing is looked up yet and nothing is done.
 #[derive(Debug)]
@@ -193,13 +194,24 @@ fn globals(matches: &ArgMatches) -> Result<Globals, CliError> {
         query: word(tree::QUERY).map(Query::new).transpose()?,
         account: parsed(matches, tree::ACCOUNT, "--account")?,
         region: parsed(matches, tree::REGION, "--region")?,
-        principal: parsed(matches, tree::PRINCIPAL, "--principal")?,
+        principal: principal(matches)?,
+        profile: word(tree::PROFILE).map(str::to_owned),
         binary_format: match word(tree::BINARY_FORMAT) {
             Some("raw-in-base64-out") => BinaryFormat::RawInBase64Out,
             _ => BinaryFormat::Base64,
         },
         paginate: !matches.get_flag(tree::NO_PAGINATE),
     })
+}
+
+/// Who calls, as it was given; that it names somebody is checked here, in which account it is found when it is known.
+fn principal(matches: &ArgMatches) -> Result<Option<String>, CliError> {
+    let Some(text) = matches.get_one::<String>(tree::PRINCIPAL) else { return Ok(None) };
+    let any = super::DEFAULT_ACCOUNT.parse().map_err(CliError::machine)?;
+    match Principal::parse_in(text, &any) {
+        Ok(_) => Ok(Some(text.clone())),
+        Err(error) => Err(CliError::parameter("--principal", error.to_string())),
+    }
 }
 
 fn help(path: &[&str]) -> Result<Parsed, CliError> {

@@ -8,6 +8,7 @@ mod hints;
 pub mod own;
 mod paging;
 mod passphrase;
+mod profile;
 mod progress;
 mod query;
 mod render;

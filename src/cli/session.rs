@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::CliError;
 use super::passphrase;
+use super::profile::Profile;
 use super::progress::Progress;
 use super::query::Query;
 use crate::gate::Call;
@@ -61,8 +62,10 @@ pub struct Globals {
     pub account: Option<AccountId>,
     /// `--region`.
     pub region: Option<Region>,
-    /// `--principal`.
-    pub principal: Option<Principal>,
+    /// `--principal`: an ARN, an account or a service.
+    pub principal: Option<String>,
+    /// `--profile`.
+    pub profile: Option<String>,
     /// `--cli-binary-format`.
     pub binary_format: BinaryFormat,
     /// Whether pages are followed: not after `--no-paginate`.
@@ -75,12 +78,13 @@ pub struct Session {
     /// The options of this run.
     pub globals: Globals,
     home: OnceCell<Home>,
+    profile: OnceCell<Profile>,
 }
 
 impl Session {
     /// A session with these options.
     pub fn new(globals: Globals) -> Self {
-        Self { globals, home: OnceCell::new() }
+        Self { globals, home: OnceCell::new(), profile: OnceCell::new() }
     }
 
     /// The home, opened (and made, if there is none) on first use; with the root key that `--passphrase-file` or
@@ -111,18 +115,34 @@ impl Session {
             .ok_or_else(|| CliError::configuration("no home: set --home, BLOCKSEAL_HOME, XDG_DATA_HOME or HOME"))
     }
 
-    /// A direct call under a new request id: by `--principal` (the root of the account, unless given), in the account
-    /// of `--account` (the principal's own, unless given).
-    pub fn call(&self) -> Result<Call<'_>, CliError> {
-        let account = match &self.globals.account {
-            Some(account) => Some(account.clone()),
-            None if self.globals.principal.is_some() => None,
-            None => Some(DEFAULT_ACCOUNT.parse().map_err(CliError::machine)?),
+    /// What `--profile` says; nothing without one.
+    fn profile(&self) -> Result<&Profile, CliError> {
+        if let Some(profile) = self.profile.get() {
+            return Ok(profile);
+        }
+        let profile = match &self.globals.profile {
+            Some(name) => Profile::load(self.home()?, name)?,
+            None => Profile::default(),
         };
-        let principal = match (&self.globals.principal, &account) {
-            (Some(principal), _) => principal.clone(),
-            (None, Some(account)) => Principal::Root(account.clone()),
-            (None, None) => return Err(CliError::machine("a call has neither an account nor a principal")),
+        Ok(self.profile.get_or_init(|| profile))
+    }
+
+    /// A direct call under a new request id: by `--principal` (the root of the account, unless given), in the account
+    /// of `--account` (the principal's own, unless given). What is not given, the profile says, if it does.
+    pub fn call(&self) -> Result<Call<'_>, CliError> {
+        let profile = self.profile()?;
+        let named = self.globals.principal.as_ref().or(profile.principal.as_ref());
+        let default: AccountId = DEFAULT_ACCOUNT.parse().map_err(CliError::machine)?;
+        let account = match self.globals.account.as_ref().or(profile.account.as_ref()) {
+            Some(account) => Some(account.clone()),
+            None if named.is_some() => None,
+            None => Some(default.clone()),
+        };
+        let own = account.clone().unwrap_or(default);
+        let principal = match named {
+            Some(text) => Principal::parse_in(text, &own)
+                .map_err(|error| CliError::parameter("--principal", error.to_string()))?,
+            None => Principal::Root(own),
         };
         let mut call = Call::direct(self.home()?, principal, self.region()?);
         if let Some(account) = account {
@@ -131,9 +151,12 @@ impl Session {
         Ok(call)
     }
 
-    /// The Region of calls: `--region`, `AWS_REGION`, `AWS_DEFAULT_REGION`, else [`DEFAULT_REGION`].
+    /// The Region of calls: `--region`, the profile's, `AWS_REGION`, `AWS_DEFAULT_REGION`, else [`DEFAULT_REGION`].
     pub fn region(&self) -> Result<Region, CliError> {
         if let Some(region) = &self.globals.region {
+            return Ok(region.clone());
+        }
+        if let Some(region) = &self.profile()?.region {
             return Ok(region.clone());
         }
         for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
@@ -190,13 +213,42 @@ mod tests {
     }
 
     #[test]
+    fn options_win_over_the_profile_and_the_profile_over_the_defaults() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("home");
+        drop(Home::open(&path).unwrap());
+        let text = "[profile eu]\nprincipal = arn:aws:iam::111122223333:user/alice\nregion = eu-west-1\n";
+        std::fs::write(path.join("config"), text).unwrap();
+        let call = |profile: &str, principal: Option<&str>| {
+            let session = Session::new(Globals {
+                home: Some(path.clone()),
+                profile: Some(profile.to_owned()),
+                principal: principal.map(str::to_owned),
+                ..Globals::default()
+            });
+            session.call().map(|call| (call.principal.arn(), call.account.to_string(), call.region.to_string()))
+        };
+        let alice = "arn:aws:iam::111122223333:user/alice";
+        assert_eq!(call("eu", None).unwrap(), (alice.to_owned(), "111122223333".to_owned(), "eu-west-1".to_owned()));
+        let root = "arn:aws:iam::444455556666:root";
+        assert_eq!(call("eu", Some(root)).unwrap().0, root);
+        let error = call("none", None).unwrap_err();
+        assert!(error.report(false).contains("The config profile (none) could not be found"));
+        assert_eq!(error.exit_code(), 253);
+        // No link is followed to a file of the home.
+        std::fs::rename(path.join("config"), base.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(base.path().join("elsewhere"), path.join("config")).unwrap();
+        assert!(call("eu", None).is_err());
+    }
+
+    #[test]
     fn who_calls_and_for_which_account() {
         let base = tempfile::tempdir().unwrap();
         let call = |account: Option<&str>, principal: Option<&str>| {
             let session = Session::new(Globals {
                 home: Some(base.path().join("home")),
                 account: account.map(|text| text.parse().unwrap()),
-                principal: principal.map(|text| text.parse().unwrap()),
+                principal: principal.map(str::to_owned),
                 region: Some("eu-west-1".parse().unwrap()),
                 ..Globals::default()
             });
@@ -209,5 +261,7 @@ mod tests {
         assert_eq!(call(Some("444455556666"), None), root("444455556666"));
         assert_eq!(call(None, Some(user)), (user.to_owned(), "111122223333".to_owned()));
         assert_eq!(call(Some("444455556666"), Some(user)), (user.to_owned(), "444455556666".to_owned()));
+        let service = "rds.amazonaws.com";
+        assert_eq!(call(Some("444455556666"), Some(service)), (service.to_owned(), "444455556666".to_owned()));
     }
 }

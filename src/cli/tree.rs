@@ -17,6 +17,7 @@ pub(super) const QUERY: &str = "global query";
 pub(super) const ACCOUNT: &str = "global account";
 pub(super) const REGION: &str = "global region";
 pub(super) const PRINCIPAL: &str = "global principal";
+pub(super) const PROFILE: &str = "global profile";
 pub(super) const BINARY_FORMAT: &str = "global cli-binary-format";
 pub(super) const NO_PAGINATE: &str = "global no-paginate";
 const NO_CLI_PAGER: &str = "global no-cli-pager";
@@ -236,6 +237,7 @@ fn global_options() -> Vec<Arg> {
         option(ACCOUNT, "id", "The account that is meant [default: 123456789012]"),
         option(REGION, "name", "The Region that is meant [AWS_REGION, AWS_DEFAULT_REGION, else us-east-1]"),
         option(PRINCIPAL, "ARN", "Who calls [default: the root of the account]"),
+        option(PROFILE, "name", "Principal, account and Region of that name in the home's file config"),
         option(BINARY_FORMAT, "format", "How blobs are given; fileb:// is always bytes [default: base64]")
             .value_parser(PossibleValuesParser::new(["base64", "raw-in-base64-out"])),
         option(NO_PAGINATE, "", "Makes one call and prints its page as it is"),

@@ -4,6 +4,7 @@
 //! answer is theirs: a value to be rendered, text drawn for a person, or an exit code of 1 for *refused, differs or
 //! damaged*.
 
+mod account;
 mod bench;
 mod clock;
 mod demo;
@@ -21,6 +22,7 @@ use crate::api::Parameter;
 
 /// Every command of ours, in the order in which help lists them.
 pub static COMMANDS: &[Own] = &[
+    Own::Group(&account::GROUP),
     Own::Group(&clock::GROUP),
     Own::Group(&faults::GROUP),
     Own::Group(&trail::GROUP),
