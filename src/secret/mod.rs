@@ -5,9 +5,11 @@
 //! `Clone` or `PartialEq`.
 
 mod arena;
+mod frames;
 mod registers;
 
 pub use arena::unlocked_bytes;
+pub use frames::{note_signal_frame, wipe_signal_stack};
 pub use registers::wipe_registers;
 
 use std::fmt;

@@ -206,6 +206,11 @@ impl XtsCipher {
             return;
         }
         self.engine.wipe_traces();
+        #[cfg(test)]
+        if traces::FRAME_WIPING_OFF.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        secret::wipe_signal_stack();
     }
 }
 
@@ -239,4 +244,4 @@ fn wipe_compiled_traces() {
 }
 
 #[cfg(test)]
-mod traces;
+pub(crate) mod traces;

@@ -17,6 +17,9 @@ use super::*;
 /// The twin's switch: runs leave their traces.
 pub(super) static WIPING_OFF: AtomicBool = AtomicBool::new(false);
 
+/// The same for the registers that the kernel saved when a signal interrupted a run.
+pub(super) static FRAME_WIPING_OFF: AtomicBool = AtomicBool::new(false);
+
 const ENGINE: &str = "BLOCKSEAL_TEST_TRACES_ENGINE";
 const WIPING: &str = "BLOCKSEAL_TEST_TRACES_WIPING";
 
@@ -34,18 +37,32 @@ fn fill_key(key: &mut [u8]) {
 /// The child of the test below; without its variable it has nothing to do.
 #[test]
 fn child_of_core_dumps_hold_no_round_key() {
-    let Ok(engine) = env::var(ENGINE) else { return };
-    WIPING_OFF.store(env::var(WIPING).unwrap() == "off", Ordering::Relaxed);
+    let Some(cipher) = childs_cipher() else { return };
+    work_and_wait(|| {
+        let mut data = vec![0x11; 100 * 512];
+        cipher.encrypt_in_place(SectorSize::B512, UnitIndex(5), &mut data).unwrap();
+        cipher.decrypt_in_place(SectorSize::B4096, UnitIndex(5), &mut data).unwrap();
+        cipher.encrypt_data_unit([1; BLOCK_BYTES], &[0; 77], &mut data[..77]).unwrap();
+        cipher.encrypt_in_place(SectorSize::B4096, UnitIndex(5), &mut data).unwrap();
+    });
+}
+
+/// In a child: the cipher that its parent asks for, with the wiping that it asks for.
+pub(crate) fn childs_cipher() -> Option<XtsCipher> {
+    let engine = env::var(ENGINE).ok()?;
+    let wiping = env::var(WIPING).unwrap();
+    WIPING_OFF.store(wiping == "off", Ordering::Relaxed);
+    FRAME_WIPING_OFF.store(wiping == "frames off", Ordering::Relaxed);
     let key = SecretBytes::new_with(64, fill_key);
-    let cipher = XtsCipher::new(&key, EngineChoice::Forced(engine.parse().unwrap())).unwrap();
+    Some(XtsCipher::new(&key, EngineChoice::Forced(engine.parse().unwrap())).unwrap())
+}
+
+/// In a child: does `work` on a thread that touches nothing afterwards, and is there to be dumped until the parent says so.
+pub(crate) fn work_and_wait(work: impl FnOnce() + Send) {
     let (done, leave) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut data = vec![0x11; 100 * 512];
-            cipher.encrypt_in_place(SectorSize::B512, UnitIndex(5), &mut data).unwrap();
-            cipher.decrypt_in_place(SectorSize::B4096, UnitIndex(5), &mut data).unwrap();
-            cipher.encrypt_data_unit([1; BLOCK_BYTES], &[0; 77], &mut data[..77]).unwrap();
-            cipher.encrypt_in_place(SectorSize::B4096, UnitIndex(5), &mut data).unwrap();
+            work();
             done.store(true, Ordering::Release);
             while !leave.load(Ordering::Acquire) {
                 hint::spin_loop();
@@ -61,11 +78,11 @@ fn child_of_core_dumps_hold_no_round_key() {
     });
 }
 
-/// How many of the 30 round keys stand somewhere in a core dump of a process that used `engine`.
-fn round_keys_in_core_dump(engine: EngineKind, wiping: &str) -> usize {
+/// How many of the 30 round keys stand somewhere in a core dump of the process in which the test `child` used `engine`.
+pub(crate) fn round_keys_in_core_dump(child: &str, engine: EngineKind, wiping: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "xts::traces::child_of_core_dumps_hold_no_round_key", "--nocapture"])
+        .args(["--exact", child, "--nocapture"])
         .env(ENGINE, engine.name())
         .env(WIPING, wiping)
         .stdin(Stdio::piped())
@@ -95,9 +112,10 @@ fn round_keys_in_core_dump(engine: EngineKind, wiping: &str) -> usize {
 
 #[test]
 fn core_dumps_hold_no_round_key() {
+    let child = "xts::traces::child_of_core_dumps_hold_no_round_key";
     for engine in EngineKind::available() {
-        assert_eq!(round_keys_in_core_dump(engine, "on"), 0, "{engine}");
-        let left = round_keys_in_core_dump(engine, "off");
+        assert_eq!(round_keys_in_core_dump(child, engine, "on"), 0, "{engine}");
+        let left = round_keys_in_core_dump(child, engine, "off");
         // The twin. The reference takes round keys straight from memory, one block at a time, and leaves none anywhere.
         assert!(left > 0 || engine == EngineKind::Reference, "{engine} without wiping leaves nothing to find");
     }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Fault;
+use crate::secret;
 
 const SLOTS_PER_CHUNK: usize = 64;
 
@@ -139,6 +140,7 @@ fn install() -> io::Result<()> {
 }
 
 extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    secret::note_signal_frame();
     // SAFETY: the kernel hands a handler with SA_SIGINFO a valid `info`.
     let code = unsafe { (*info).si_code };
     // Only a code above zero is the kernel's own; kill(2) puts a process id where the address would stand.

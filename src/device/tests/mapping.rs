@@ -8,10 +8,12 @@ use std::process::{Command, Output};
 use memmap2::MmapOptions;
 
 use super::{device_on, pattern};
+use crate::device::mapping::{WindowOptions, Windows};
 use crate::device::protections::Protections;
 use crate::device::storage::{FileOptions, Latched, MappedFile, Storage as _};
 use crate::device::{BlockDevice as _, DeviceErrorKind};
-use crate::units::{ByteRange, SectorSize, is_all_zero};
+use crate::units::{ByteRange, SectorSize, UnitIndex, is_all_zero};
+use crate::xts::{EngineKind, traces};
 
 const WINDOW_LENGTH: usize = 64 * 1024;
 const WINDOW: u64 = WINDOW_LENGTH as u64;
@@ -138,6 +140,35 @@ fn a_substituted_page_is_never_served() {
     assert_eq!(read_after_cut(no_populate).unwrap_err().kind(), DeviceErrorKind::Io);
     let twin = read_after_cut(Protections { fault_flag: false, ..no_populate }).unwrap();
     assert!(is_all_zero(&twin), "written bytes read as zeros, and nobody was told");
+}
+
+/// The child of the test below; without its variable it has nothing to do.
+#[test]
+fn child_of_a_fault_in_a_decryption() {
+    let Some(cipher) = traces::childs_cipher() else { return };
+    let file = numbered_file(1);
+    let windows = Windows::new(WindowOptions { bytes: WINDOW, budget: 1 }, Protections::ON);
+    traces::work_and_wait(|| {
+        let whole = ByteRange { start: 0, end: WINDOW };
+        let seen = windows.view(&file, whole, &mut |ciphertext| {
+            file.set_len(4096).unwrap();
+            cipher.decrypt(SectorSize::B4096, UnitIndex(0), ciphertext, &mut vec![0; ciphertext.len()]).unwrap();
+        });
+        assert!(seen.is_err(), "the page was missed");
+    });
+}
+
+/// The kernel saves the registers of the interrupted decryption, and with them round keys, in memory that a dump holds.
+#[test]
+fn a_fault_in_a_decryption_leaves_no_round_key() {
+    let child = "device::tests::mapping::child_of_a_fault_in_a_decryption";
+    for engine in EngineKind::available() {
+        assert_eq!(traces::round_keys_in_core_dump(child, engine, "on"), 0, "{engine}");
+        let left = traces::round_keys_in_core_dump(child, engine, "frames off");
+        // The twin. Code that a compiler made loads the ciphertext before it loads round keys.
+        let compiled = matches!(engine, EngineKind::Reference | EngineKind::Portable);
+        assert!(left > 0 || compiled, "{engine} without wiping leaves nothing to find");
+    }
 }
 
 /// Long reads are decrypted by a pool: the handler answers whichever thread faults, and the reader hears of it.
