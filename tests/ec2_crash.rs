@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Home, both, eventually, full};
+use crate::harness::{Home, both, eventually, full, tool};
 use crate::scene::Scene;
 
 /// Kills per operation.
@@ -73,31 +73,65 @@ fn a_create_that_is_killed_leaves_a_whole_volume_or_none() {
 #[test]
 fn an_attach_that_is_killed_leaves_the_volume_attached_or_free() {
     let scene = Scene::new();
-    let home = &scene.home;
-    let attach = || home.command(["ec2", "attach-volume", "--volume-id", &scene.volume]);
+    let attach = || scene.home.command(["ec2", "attach-volume", "--volume-id", &scene.volume]);
     let whole = duration(&mut attach());
     scene.detach();
     for round in 0..rounds() {
         killed(&mut attach(), whole, round, rounds());
-        // An exporter whose starter died before it served ends by itself.
-        let mut state = String::new();
-        eventually("the volume is attached by a process or free of any", || {
-            let volume = volumes(home).remove(0);
-            volume["State"].as_str().unwrap().clone_into(&mut state);
-            let held = home.processes().len();
-            match (state.as_str(), &volume["Attachments"][0]["State"]) {
-                ("available", Value::Null) => held == 0,
-                ("in-use", attached) => attached == "attached" && held == 1,
-                _ => false,
-            }
-        });
-        if state == "in-use" {
-            assert_eq!(grants(home, &scene.cmk).as_array().unwrap().len(), 1);
-            scene.detach();
-        }
-        assert_eq!(grants(home, &scene.cmk), json!([]), "round {round}");
+        is_attached_or_free(&scene, &format!("round {round}"));
     }
     scene.attach();
+}
+
+/// The kill comes exactly at each call by which the command changes the disk, waits for its exporter or hears from it: also
+/// between the exporter's start and the commit that records it.
+#[test]
+fn an_attach_killed_at_any_of_its_system_calls_leaves_the_volume_attached_or_free() {
+    let scene = Scene::new();
+    let mut between = 0;
+    for (call, every) in [("clone3", 1), ("poll", 1), ("read", 1), ("write", 1), ("fsync", 1), ("pwrite64", 4)] {
+        let every = if full() { 1 } else { every };
+        for when in (1..).step_by(every) {
+            let attach = scene.home.command(["ec2", "attach-volume", "--volume-id", &scene.volume]);
+            let mut traced = tool("strace");
+            traced.args(["-qq", "-o", "trace", "-e", &format!("trace=clone3,{call}"), "-e"]);
+            traced.arg(format!("inject={call}:signal=KILL:when={when}"));
+            traced.arg(attach.get_program()).args(attach.get_args()).current_dir(scene.home.scratch());
+            traced.envs(attach.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let done = traced.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success();
+            let trace = std::fs::read_to_string(scene.home.scratch().join("trace")).unwrap();
+            between += usize::from(!done && trace.contains("clone3("));
+            is_attached_or_free(&scene, &format!("{call} {when}"));
+            if done {
+                assert!(when > 1, "{call} is never called");
+                break;
+            }
+        }
+    }
+    assert!(between > 3, "the command was killed {between} times after its exporter had been started");
+    scene.attach();
+}
+
+/// Waits until the volume is attached with everything that belongs to it or free of all of it, and frees it.
+fn is_attached_or_free(scene: &Scene, at: &str) {
+    let home = &scene.home;
+    let mut state = String::new();
+    // An exporter whose starter died before it served ends by itself.
+    eventually(&format!("the volume is attached by a process or free of any: {at}"), || {
+        let volume = volumes(home).remove(0);
+        volume["State"].as_str().unwrap().clone_into(&mut state);
+        let held = home.processes().len();
+        match (state.as_str(), &volume["Attachments"][0]["State"]) {
+            ("available", Value::Null) => held == 0,
+            ("in-use", attached) => attached == "attached" && held == 1,
+            _ => false,
+        }
+    });
+    if state == "in-use" {
+        assert_eq!(grants(home, &scene.cmk).as_array().unwrap().len(), 1, "{at}");
+        scene.detach();
+    }
+    assert_eq!(grants(home, &scene.cmk), json!([]), "{at}");
 }
 
 #[test]
