@@ -1,9 +1,9 @@
 //! May a principal make a call that no resource's policy has a say in: its identity policies decide.
 
-use crate::store::Transaction;
-
 use crate::clock::Time;
 use crate::iam::{self, CallFacts, Context, Decision, Outcome, Question, Requester, ResourcePolicy};
+use crate::ids::AccountId;
+use crate::store::{StoreError, Transaction};
 use crate::twin::{self, Protection};
 
 use super::{Call, ServiceError, Step};
@@ -26,6 +26,19 @@ pub fn common_keys(call: &Call<'_>, now: Time, requester: &Requester) -> Context
     context
 }
 
+/// Sets the condition keys that say whose the resource is.
+///
+/// # Errors
+/// The store's.
+pub fn owner_keys(tx: &Transaction<'_>, owner: &AccountId, context: &mut Context) -> Result<(), StoreError> {
+    let organization = iam::directory::organization(tx, owner)?;
+    if organization.is_some() {
+        context.set_unknown("aws:ResourceOrgPaths", "the account's place in its organisation is not known");
+    }
+    context.set("aws:ResourceAccount", owner.as_str()).set_opt("aws:ResourceOrgID", organization);
+    Ok(())
+}
+
 /// What the caller's identity policies say to `action` on `resource` (an ARN, or `*`) of the call's account. `keys` are the
 /// request's further condition keys.
 ///
@@ -41,6 +54,12 @@ pub fn decide(
 ) -> Result<Decision, ServiceError> {
     let requester = iam::directory::requester(tx, &call.principal)?;
     let mut context = common_keys(call, now, &requester);
+    if resource == "*" {
+        context.set_unknown("aws:ResourceAccount", "whether a call about no one resource has it is not documented");
+        context.set_unknown("aws:ResourceOrgID", "whether a call about no one resource has it is not documented");
+    } else {
+        owner_keys(tx, &call.account, &mut context)?;
+    }
     context.extend(keys);
     Ok(iam::evaluate(&Question {
         requester: &requester,

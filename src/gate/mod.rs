@@ -14,7 +14,7 @@ mod operation;
 mod run;
 mod settle;
 
-pub use authorise::{UNDETERMINED, authorise, common_keys, decide, refusal};
+pub use authorise::{UNDETERMINED, authorise, common_keys, decide, owner_keys, refusal};
 pub use call::Call;
 pub use error::{Refusal, ServiceError, chain};
 pub use operation::{Operation, Service};

@@ -145,6 +145,10 @@ pub(super) fn check(condition: &Condition, version: Version, context: &Context) 
         Entry::Absent => Vec::new(),
         Entry::Values(values) => values,
     };
+    if condition.values.is_empty() && (operator.negated || operator.test == Test::Null) {
+        let note = "what this operator means without a value is not documented";
+        return outcome(Truth::Unknown, Some(values).filter(|values| !values.is_empty()), Some(note));
+    }
     if operator.test == Test::Null {
         return check_null(condition, values);
     }
@@ -361,6 +365,8 @@ pub(super) fn of_another_type(condition: &Condition) -> Option<&'static str> {
     let test = condition.operator?.test;
     let fits = match test {
         Test::Null => true,
+        // A point in time as a number of seconds ("AWS global condition context keys").
+        Test::Numeric(_) if condition.key.eq_ignore_ascii_case("aws:EpochTime") => true,
         Test::StringEquals | Test::StringEqualsIgnoreCase | Test::StringLike => {
             matches!(kind, KeyType::String | KeyType::Arn)
         }
@@ -479,6 +485,13 @@ mod tests {
             ("NullIfExists", &["true"], &[], Unknown),
             ("ForAllValues:Null", &["true"], &[], Unknown),
             ("StringEquals", &[], &["a"], No),
+            ("StringEqualsIfExists", &[], &[], Yes),
+            ("ForAllValues:StringEquals", &[], &["a"], No),
+            ("ForAllValues:StringEquals", &[], &[], Yes),
+            ("ForAnyValue:StringEquals", &[], &["a"], No),
+            ("StringNotEquals", &[], &["a"], Unknown),
+            ("ForAllValues:StringNotEquals", &[], &[], Unknown),
+            ("Null", &[], &[], Unknown),
         ] {
             assert_eq!(holds(name, wanted, found), is, "{name} {wanted:?} {found:?}");
         }

@@ -48,7 +48,7 @@ pub use keys::{KEYS, KeyInfo, KeyType, known};
 pub use names::PrincipalName;
 pub use policy::{Condition, Effect, Element, Policy, PolicyError, PolicyKind, Statement, Version};
 pub(crate) use principal::made_up_id;
-pub use principal::{Principal, PrincipalError, unique_id};
+pub use principal::{Principal, PrincipalError, unique_id, without_path};
 pub use requester::{Identity, NamedPolicy, Requester};
 pub use trace::{Check, DecidedBy, Decision, FOREIGN, Outcome, PolicyTrace, Side, StatementTrace};
 pub use truth::Truth;

@@ -110,21 +110,7 @@ impl PrincipalName {
 
     /// Whether it is the role that `requester` is a session of.
     fn is_role_of(&self, requester: &Requester) -> bool {
-        let Self::Arn(arn) = self else { return false };
-        let (account, role) = match &requester.principal {
-            Principal::AssumedRole { account, role, .. } => (account, role.as_str()),
-            Principal::Ec2Infrastructure { account, .. } => (account, "aws:ec2-infrastructure"),
-            _ => return false,
-        };
-        let Some(resource) = arn.split_once(":iam::").and_then(|(_, rest)| rest.strip_prefix(account.as_str())) else {
-            return false;
-        };
-        let Some(path) = resource.strip_prefix(":role").and_then(|path| path.strip_suffix(role)) else { return false };
-        // Names of roles are unique in their account, so that the path matters only where it is known.
-        match &requester.role_path {
-            Some(known) => path == known,
-            None => path.ends_with('/'),
-        }
+        matches!(self, Self::Arn(arn) if requester.is_session_of(arn))
     }
 }
 

@@ -209,7 +209,7 @@ fn principals(at: &Place, node: &Node) -> Result<Vec<PrincipalName>, PolicyError
             found.push(PrincipalName::parse(kind, &name).ok_or_else(|| invalid(&place, &name))?);
         }
     }
-    if found.is_empty() { Err(at.wrong("A principal element names somebody")) } else { Ok(found) }
+    Ok(found)
 }
 
 fn check_action(at: &Place, action: &str) -> Result<(), PolicyError> {
@@ -261,14 +261,14 @@ fn scalar(at: &Place, node: &Node) -> Result<String, PolicyError> {
     }
 }
 
-/// A string or a list of strings, at least one.
+/// A string or a list of strings. One of none makes a statement without effect (IAM user guide, "IAM Access Analyzer policy
+/// check reference": empty array action, principal and resource).
 fn strings(
     at: &Place,
     node: &Node,
     check: impl Fn(&Place, &str) -> Result<(), PolicyError>,
 ) -> Result<Vec<String>, PolicyError> {
     match node {
-        Node::List(list) if list.is_empty() => Err(at.wrong("The list is empty")),
         Node::List(list) => {
             let each = list.iter().enumerate().map(|(index, item)| {
                 let here = at.item(index);
@@ -345,7 +345,10 @@ impl<'n> Members<'n> {
         match (self.take(plain), self.take(not)) {
             (Some(_), Some(_)) => Err(at.wrong(format!("A statement has {plain} or {not}, not both"))),
             (Some(node), None) => Ok(Some(Element { negated: false, list: read(&at.member(plain), node)? })),
-            (None, Some(node)) => Ok(Some(Element { negated: true, list: read(&at.member(not), node)? })),
+            (None, Some(node)) => match read(&at.member(not), node)? {
+                list if list.is_empty() => Err(at.member(not).wrong("The list is empty")),
+                list => Ok(Some(Element { negated: true, list })),
+            },
             (None, None) => Ok(None),
         }
     }
@@ -418,14 +421,14 @@ mod tests {
                 "Statement[0].Condition.Bool.a[0]",
             ),
             (&with(r#""Effect": "Allow", "Action": "kms:*", "Resource": "*""#), "Statement[0]"),
-            (&with(r#""Effect": "Allow", "Principal": {}"#), "Statement[0].Principal"),
             (&with(r#""Effect": "Allow", "Principal": "arn:aws:iam::123456789012:root""#), "Statement[0].Principal"),
             (
                 &with(r#""Effect": "Allow", "Principal": {"AWS": ["*", "arn:aws:iam::123456789012:user/*"]}"#),
                 "Statement[0].Principal.AWS[1]",
             ),
             (&with(r#""Effect": "Allow", "Principal": {"Somebody": "x"}"#), "Statement[0].Principal.Somebody"),
-            (&with(r#""Effect": "Allow", "Principal": "*", "Action": []"#), "Statement[0].Action"),
+            (&with(r#""Effect": "Allow", "Principal": "*", "NotAction": []"#), "Statement[0].NotAction"),
+            (&with(r#""Effect": "Deny", "NotPrincipal": {"AWS": []}"#), "Statement[0].NotPrincipal"),
             (&with(r#""Effect": "Allow", "Principal": "*", "Action": ["kms:*", "Decrypt"]"#), "Statement[0].Action[1]"),
         ] {
             let error = key(text).unwrap_err();

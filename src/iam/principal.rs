@@ -90,8 +90,9 @@ impl Principal {
         self.to_string()
     }
 
-    /// Every name by which a grant can mean it: its ARN, its role's for a session (a role without a path, as a session's ARN
-    /// does not have it), and its account's root, which stands for all of the account's principals but AWS's own roles.
+    /// Every name by which a grant can mean it: its ARN, its role's for a session (as [`without_path`] has it, because a
+    /// session's ARN does not have its role's path), and its account's root, which stands for all of the account's principals
+    /// but AWS's own roles.
     pub fn names(&self) -> Vec<String> {
         let mut names = vec![self.arn()];
         if let Self::AssumedRole { account, role, .. } = self {
@@ -101,11 +102,6 @@ impl Principal {
             names.push(format!("arn:aws:iam::{}:root", self.account()));
         }
         names
-    }
-
-    /// Whether `name`, as a grant has it, means this principal.
-    pub fn is_named_by(&self, name: &str) -> bool {
-        self.names().iter().any(|own| own == name)
     }
 }
 
@@ -160,6 +156,18 @@ impl FromStr for Principal {
     }
 }
 
+/// A role's ARN without the role's path, any other name as it is. Names of roles are unique in their account, so that this
+/// means one role still.
+pub fn without_path(name: &str) -> String {
+    let role = |resource: &str| resource.strip_prefix("role/")?.rsplit('/').next().map(str::to_owned);
+    match name.rsplit_once(':') {
+        Some((account, resource)) if account.starts_with("arn:aws:iam::") => {
+            role(resource).map_or_else(|| name.to_owned(), |role| format!("{account}:role/{role}"))
+        }
+        _ => name.to_owned(),
+    }
+}
+
 /// The unique id that IAM would have given the user, or the session's role: of AWS's shape and derived from the ARN, so that
 /// it is the same everywhere. `None` for who has none.
 pub fn unique_id(principal: &Principal) -> Option<String> {
@@ -195,6 +203,19 @@ mod tests {
         assert_eq!((service.arn().as_str(), service.account()), ("ec2.us-east-1.amazonaws.com", &account));
         for bad in ["amazonaws.com", ".amazonaws.com", "EC2.amazonaws.com", "arn:aws:iam::123456789012:role/"] {
             assert!(Principal::parse_in(bad, &account).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_role_loses_its_path() {
+        for (name, is) in [
+            ("arn:aws:iam::123456789012:role/a/b/Admin", "arn:aws:iam::123456789012:role/Admin"),
+            ("arn:aws:iam::123456789012:role/Admin", "arn:aws:iam::123456789012:role/Admin"),
+            ("arn:aws:iam::123456789012:user/a/Admin", "arn:aws:iam::123456789012:user/a/Admin"),
+            ("arn:aws:sts::123456789012:assumed-role/Admin/s", "arn:aws:sts::123456789012:assumed-role/Admin/s"),
+            ("ec2.amazonaws.com", "ec2.amazonaws.com"),
+        ] {
+            assert_eq!(without_path(name), is);
         }
     }
 

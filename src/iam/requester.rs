@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::names::global_name;
-use super::policy::Policy;
+use super::policy::{Effect, Element, Policy, Statement, Version};
 use super::principal::{Principal, unique_id};
 
 /// A policy with the name by which a decision tells of it.
@@ -56,15 +56,35 @@ pub struct Requester {
 
 impl Requester {
     /// `principal` as it is with no recorded policies: an administrator of its account, unless it is one of AWS's own, which
-    /// have no policies at all.
+    /// have no policies at all, or a session of a service-linked role, which has AWS's.
     pub fn administrator(principal: Principal) -> Self {
         let identity = match principal {
             Principal::Ec2Infrastructure { .. } | Principal::Service { .. } => Identity::Nothing,
+            Principal::AssumedRole { ref role, .. } if role.starts_with(SERVICE_LINKED) => {
+                Identity::Policies(vec![service_linked_policy(role)])
+            }
             Principal::Root(_) | Principal::User { .. } | Principal::AssumedRole { .. } => Identity::Administrator,
         };
         let unique_id = unique_id(&principal);
         let tags = Some(BTreeMap::new());
         Self { principal, identity, role_path: None, unique_id, tags, organization: None }
+    }
+
+    /// Whether it is a session of the role of that ARN.
+    pub fn is_session_of(&self, role_arn: &str) -> bool {
+        let (account, role) = match &self.principal {
+            Principal::AssumedRole { account, role, .. } => (account, role.as_str()),
+            Principal::Ec2Infrastructure { account, .. } => (account, "aws:ec2-infrastructure"),
+            _ => return false,
+        };
+        let of_account = role_arn.split_once(":iam::").and_then(|(_, rest)| rest.strip_prefix(account.as_str()));
+        let path = of_account.and_then(|resource| resource.strip_prefix(":role")?.strip_suffix(role));
+        // Names of roles are unique in their account, so that the path matters only where it is known.
+        match (path, &self.role_path) {
+            (Some(path), Some(known)) => path == known,
+            (Some(path), None) => path.ends_with('/'),
+            (None, _) => false,
+        }
     }
 
     /// Sets the condition keys that say who asks (IAM user guide, "Properties of the principal").
@@ -137,10 +157,30 @@ impl Requester {
     }
 }
 
+/// How the name of a service-linked role begins.
+const SERVICE_LINKED: &str = "AWSServiceRoleFor";
+
+/// The policy of a service-linked role. AWS's own differ from role to role; what they share is that their service works with
+/// them and that keys are not in them, so that a key's policy or a grant must let the role in (Amazon EC2 Auto Scaling user
+/// guide, "Required AWS KMS key policy for use with encrypted volumes"). That this holds for every role is assumed.
+fn service_linked_policy(role: &str) -> NamedPolicy {
+    let element = |negated, text: &str| Some(Element { negated, list: vec![text.to_owned()] });
+    let statement = Statement {
+        sid: None,
+        effect: Effect::Allow,
+        principals: None,
+        actions: element(true, "kms:*"),
+        resources: element(false, "*"),
+        conditions: Vec::new(),
+    };
+    let policy = Policy { version: Version::V2012, id: None, statements: vec![statement] };
+    NamedPolicy::new(format!("AWS's policy of {role} (assumed: everything but KMS)"), policy)
+}
+
 /// The path of a role about which nothing is recorded: none, but for a service-linked role, whose path has the service's
 /// name.
 fn service_linked_path(role: &str) -> Option<String> {
-    let Some(of) = role.strip_prefix("AWSServiceRoleFor") else { return Some("/".to_owned()) };
+    let Some(of) = role.strip_prefix(SERVICE_LINKED) else { return Some("/".to_owned()) };
     let service = match of {
         "AutoScaling" => "autoscaling",
         "EC2Spot" => "spot",

@@ -2,25 +2,25 @@
 
 use super::*;
 
-const ALICE: &str = "arn:aws:iam::123456789012:user/alice";
-const ROOT: &str = "arn:aws:iam::123456789012:root";
-const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/App/s1";
-const EVE: &str = "arn:aws:iam::210987654321:user/eve";
+pub(super) const ALICE: &str = "arn:aws:iam::123456789012:user/alice";
+pub(super) const ROOT: &str = "arn:aws:iam::123456789012:root";
+pub(super) const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/App/s1";
+pub(super) const EVE: &str = "arn:aws:iam::210987654321:user/eve";
 
-const DELEGATE: &str = r#"{"Sid": "Enable", "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "kms:*", "Resource": "*"}"#;
-const FULL: &str = r#"{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}"#;
+pub(super) const DELEGATE: &str = r#"{"Sid": "Enable", "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "kms:*", "Resource": "*"}"#;
+pub(super) const FULL: &str = r#"{"Effect": "Allow", "Action": "kms:*", "Resource": "*"}"#;
 const DENY_DECRYPT: &str = r#"{"Effect": "Deny", "Action": "kms:Decrypt", "Resource": "*"}"#;
 
-fn allowing(principal: &str, rest: &str) -> String {
+pub(super) fn allowing(principal: &str, rest: &str) -> String {
     format!(r#"{{"Effect": "Allow", "Principal": {principal}, "Action": "kms:Decrypt", "Resource": "*"{rest}}}"#)
 }
 
-fn denying(principal: &str, rest: &str) -> String {
+pub(super) fn denying(principal: &str, rest: &str) -> String {
     format!(r#"{{"Effect": "Deny", {principal}, "Action": "kms:*", "Resource": "*"{rest}}}"#)
 }
 
 /// `A`, `U`, or `E`xplicitly or `I`mplicitly denied by `R`esource or `I`dentity.
-fn short(decision: &Decision) -> &'static str {
+pub(super) fn short(decision: &Decision) -> &'static str {
     match decision.outcome {
         Outcome::Allowed => "A",
         Outcome::Undetermined => "U",
@@ -31,7 +31,7 @@ fn short(decision: &Decision) -> &'static str {
     }
 }
 
-fn decided(who: &str, identity: Identity, policy: &str, keys: &[(&str, &str)]) -> &'static str {
+pub(super) fn decided(who: &str, identity: Identity, policy: &str, keys: &[(&str, &str)]) -> &'static str {
     short(&ask(&requester(who, identity), &key_policy(policy), "kms:Decrypt", keys))
 }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod cases;
+mod traps;
 
 use super::*;
 use crate::ids::AccountId;
