@@ -1,17 +1,15 @@
 //! May this principal do this to this key: the key's policy and the principal's own first, then grants.
 
-use crate::store::Transaction;
-
 use crate::gate::{self, ServiceError, Step};
-use crate::iam::{self, Context, Decision, NamedPolicy, Outcome, Question, Requester, ResourcePolicy};
-use crate::store::StoreError;
+use crate::iam::{self, Context, Decision, NamedPolicy, Outcome, Principal, Question, Requester, ResourcePolicy};
 use crate::twin::{self, Protection};
 
 use super::context::EncryptionContext;
-use super::grant;
+use super::grant::{self, Grant};
 use super::keyring::{self, Key, MultiRegionKeyType};
 use super::policy;
-use super::request::{KeyFacts, RequestFacts};
+use super::request::{self, KeyFacts, RequestFacts};
+use super::usage;
 
 /// What lets the call through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,14 +91,34 @@ pub(super) struct Asked<'a> {
     pub(super) more: &'a Context,
 }
 
+/// What a principal of another account can be allowed to do with a key. Permission for anything else has no effect (AWS KMS
+/// developer guide, "AWS KMS permissions", column "Cross-account use").
+const ACROSS_ACCOUNTS: [&str; 11] = [
+    "CreateGrant",
+    "Decrypt",
+    "DescribeKey",
+    "Encrypt",
+    "GenerateDataKey",
+    "GenerateDataKeyWithoutPlaintext",
+    "GetKeyRotationStatus",
+    "ListGrants",
+    "ReEncryptFrom",
+    "ReEncryptTo",
+    "RevokeGrant",
+];
+
 /// As [`authorise`].
 pub(super) fn authorise_with(step: &Step<'_>, key: &Key, asked: &Asked<'_>) -> Result<Basis, ServiceError> {
     let policy = policy::of(step.tx, key)?;
     let Asked { operation, context, named, subject, more } = *asked;
     let alias = named.and_then(|named| keyring::as_alias_of(step.call, named, key));
     let decision = decide_under(step, key, &policy, operation, context, alias, more)?;
-    if decision.is_allowed() || twin::is_off(Protection::Policy) {
+    let possible = !decision.cross_account || ACROSS_ACCOUNTS.contains(&operation);
+    if (decision.is_allowed() && possible) || twin::is_off(Protection::Policy) {
         return Ok(Basis::Policy);
+    }
+    if !possible {
+        return Err(denied_unknown(step, operation, subject, &key.arn()));
     }
     let explicit = matches!(decision.outcome, Outcome::Denied { explicit: true, .. });
     let grant = if explicit { None } else { grant::allowing(step, key, operation, context)? };
@@ -125,7 +143,28 @@ pub(super) fn decide_under(
     more: &Context,
 ) -> Result<Decision, ServiceError> {
     let requester = iam::directory::requester(step.tx, &step.call.principal)?;
-    let facts = RequestFacts {
+    let mut context = gate::common_keys(step.call, step.now, &requester);
+    request_facts(step, key, operation, encryption_context, request_alias).describe(&mut context);
+    add_looked_up(step, key, operation, &requester, Some(policy), &mut context)?;
+    context.extend(more);
+    Ok(iam::evaluate(&Question {
+        requester: &requester,
+        action: &format!("kms:{operation}"),
+        resource: &key.arn(),
+        owner: &key.account,
+        policy: ResourcePolicy::Key(policy),
+        context: &context,
+    }))
+}
+
+fn request_facts<'a>(
+    step: &'a Step<'_>,
+    key: &'a Key,
+    operation: &'a str,
+    encryption_context: Option<&'a EncryptionContext>,
+    request_alias: Option<&'a str>,
+) -> RequestFacts<'a> {
+    RequestFacts {
         operation,
         caller_account: step.call.principal.account().as_str(),
         via: step.call.via.as_deref(),
@@ -138,44 +177,88 @@ pub(super) fn decide_under(
             origin: key.origin.name(),
             multi_region: key.multi_region.map(MultiRegionKeyType::name),
         }),
-    };
+    }
+}
+
+/// Lets the caller retire a grant or refuses it: those whom the grant names, unless their own policies deny it, and who of
+/// the accounts behind it has the permission from them. No key policy has a say (AWS KMS developer guide, "Retiring and
+/// revoking grants").
+pub(super) fn authorise_retire(step: &Step<'_>, key: &Key, grant: &Grant) -> Result<(), ServiceError> {
+    let requester = iam::directory::requester(step.tx, &step.call.principal)?;
+    let mut names: Vec<_> = grant.retiring.as_deref().into_iter().collect();
+    if grant.operations.iter().any(|operation| operation == "RetireGrant") {
+        names.push(&grant.grantee);
+    }
+    let itself = names.iter().any(|name| grant::means_itself(name, &requester));
+    let owner = Principal::Root(key.account.clone()).arn();
+    names.extend([grant.issuer.as_str(), &owner]);
+    let of_account = names.iter().any(|name| grant::means_account(name, &requester));
+    if twin::is_off(Protection::Policy) {
+        return Ok(());
+    }
+    if !itself && !of_account {
+        return Err(denied_unknown(step, "RetireGrant", Subject::Key, &key.arn()));
+    }
     let mut context = gate::common_keys(step.call, step.now, &requester);
-    facts.describe(&mut context);
-    add_looked_up(step.tx, key, &requester, policy, &mut context)?;
-    context.extend(more);
-    Ok(iam::evaluate(&Question {
+    request_facts(step, key, "RetireGrant", None, None).describe(&mut context);
+    request::constrained(grant.constraints.as_ref(), &mut context);
+    add_looked_up(step, key, "RetireGrant", &requester, None, &mut context)?;
+    let decision = iam::evaluate(&Question {
         requester: &requester,
-        action: &format!("kms:{operation}"),
+        action: "kms:RetireGrant",
         resource: &key.arn(),
-        owner: &key.account,
-        policy: ResourcePolicy::Key(policy),
+        owner: requester.principal.account(),
+        policy: ResourcePolicy::None,
         context: &context,
-    }))
+    });
+    let decision = if itself { decision.with_grant(&format!("grant {}", grant.id)) } else { decision };
+    if decision.is_allowed() {
+        return Ok(());
+    }
+    Err(gate::refusal(&decision, step.call, "kms:RetireGrant", &Subject::Key.on(&key.arn())))
 }
 
 /// Adds what has to be looked up of the key, if a policy asks for it.
 fn add_looked_up(
-    tx: &Transaction<'_>,
+    step: &Step<'_>,
     key: &Key,
+    operation: &str,
     requester: &Requester,
-    policy: &NamedPolicy,
+    policy: Option<&NamedPolicy>,
     context: &mut Context,
-) -> Result<(), StoreError> {
+) -> Result<(), ServiceError> {
     let identity = match &requester.identity {
         iam::Identity::Policies(policies) => policies.as_slice(),
         _ => &[],
     };
-    let asked = |start: &str| std::iter::once(policy).chain(identity).any(|named| named.policy.asks_for(start));
+    let asked = |start: &str| policy.into_iter().chain(identity).any(|named| named.policy.asks_for(start));
+    if asked("aws:Resource") {
+        gate::owner_keys(step.tx, &key.account, context)?;
+    }
     if asked("kms:ResourceAliases") {
-        context.set_all("kms:ResourceAliases", keyring::aliases_of(tx, key)?);
+        context.set_all("kms:ResourceAliases", keyring::aliases_of(step.tx, key)?);
     }
     if asked("aws:ResourceTag/") {
-        for (name, value) in keyring::tags_of(tx, key)? {
+        for (name, value) in keyring::tags_of(step.tx, key)? {
             context.set_named("aws:ResourceTag/", &name, &value);
+        }
+    }
+    let unused = "kms:TrailingDaysWithoutKeyUsage";
+    if matches!(operation, "DisableKey" | "ScheduleKeyDeletion") && asked(unused) {
+        match usage::last_use(step, key)? {
+            Some(last) => {
+                let days = (step.now.micros() - last.timestamp.micros()) / MICROS_PER_DAY;
+                context.set(unused, days.to_string());
+            }
+            None => {
+                context.set_unknown(unused, "the key was never used, and what AWS then compares is not documented");
+            }
         }
     }
     Ok(())
 }
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Lets through or refuses a call that is about no key yet, such as `CreateKey` or `ListKeys`.
 pub(super) fn authorise_account(step: &Step<'_>, operation: &str) -> Result<(), ServiceError> {

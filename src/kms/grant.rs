@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Time;
 use crate::gate::{ServiceError, Step};
+use crate::iam::{self, Identity, Principal, Requester};
 use crate::ids::{self, Region};
 use crate::store::{StoreError, Transaction};
 
@@ -112,12 +113,15 @@ pub(super) fn allowing_and(
     fits: impl Fn(&Grant) -> bool,
 ) -> Result<Option<Grant>, StoreError> {
     let mut statement =
-        step.tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2"))?;
+        step.tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND holder = ?2"))?;
+    let requester = iam::directory::requester(step.tx, &step.call.principal)?;
     for name in step.call.principal.names() {
         let mut grants = statement.query_map([key.id.as_str(), name.as_str()], from_row)?;
         let found = grants.find_map(|grant| match grant {
             Ok(grant) => {
-                (grant.is_known(step) && grant.allows(operation, context) && fits(&grant)).then_some(Ok(grant))
+                let held = grant.is_known(step)
+                    && (means_itself(&grant.grantee, &requester) || means_account(&grant.grantee, &requester));
+                (held && grant.allows(operation, context) && fits(&grant)).then_some(Ok(grant))
             }
             Err(error) => Some(Err(error)),
         });
@@ -126,6 +130,17 @@ pub(super) fn allowing_and(
         }
     }
     Ok(None)
+}
+
+/// Whether `name` in a grant means `requester` itself, and not merely its account.
+pub(super) fn means_itself(name: &str, requester: &Requester) -> bool {
+    requester.principal.arn() == name || requester.is_session_of(name)
+}
+
+/// Whether `name` in a grant is the account of `requester`. AWS's own roles and services are in none.
+pub(super) fn means_account(name: &str, requester: &Requester) -> bool {
+    let own = !matches!(requester.identity, Identity::Nothing);
+    own && Principal::Root(requester.principal.account().clone()).arn() == name
 }
 
 impl Grant {
@@ -200,9 +215,10 @@ pub fn grant_named(tx: &Transaction<'_>, key_arn: &str, name: &str) -> Result<Op
 /// The id of a grant with `wanted`'s name that is the same in everything else: asking again gives no second grant.
 pub(super) fn same_named(tx: &Transaction<'_>, wanted: &Grant) -> Result<Option<String>, StoreError> {
     let mut statement = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND grantee = ?2 AND name = ?3"
+        "SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND holder = ?2 AND grantee = ?3 AND name = ?4"
     ))?;
-    let named = statement.query_map(params![wanted.key_id, wanted.grantee, wanted.name], from_row)?;
+    let holder = iam::without_path(&wanted.grantee);
+    let named = statement.query_map(params![wanted.key_id, holder, wanted.grantee, wanted.name], from_row)?;
     for grant in named {
         let grant = grant?;
         if grant.retiring == wanted.retiring
@@ -217,19 +233,22 @@ pub(super) fn same_named(tx: &Transaction<'_>, wanted: &Grant) -> Result<Option<
 
 pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreError> {
     let constraints = grant.constraints.as_ref().map(to_json);
-    tx.prepare_cached(&format!("INSERT INTO kms_grants ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"))?
-        .execute(params![
-            grant.id,
-            grant.key_id,
-            grant.name,
-            grant.grantee,
-            grant.retiring,
-            grant.issuer,
-            to_json(&grant.operations),
-            constraints,
-            grant.created.micros(),
-            grant.effective.micros()
-        ])?;
+    tx.prepare_cached(&format!(
+        "INSERT INTO kms_grants ({COLUMNS}, holder) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+    ))?
+    .execute(params![
+        grant.id,
+        grant.key_id,
+        grant.name,
+        grant.grantee,
+        grant.retiring,
+        grant.issuer,
+        to_json(&grant.operations),
+        constraints,
+        grant.created.micros(),
+        grant.effective.micros(),
+        iam::without_path(&grant.grantee),
+    ])?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::gate::{self, Call, ServiceError, Step, faults};
 use crate::iam::Principal;
 use crate::ids;
 
-use super::access::{Basis, Subject, authorise, authorise_account, denied_unknown, named_key, named_key_with};
+use super::access::{self, Basis, Subject, authorise_account, denied_unknown, named_key, named_key_with};
 use super::grant::{self, Grant, GrantConstraints};
 use super::keyring::{self, Key};
 use super::operations::{CREATE_GRANT, LIST_GRANTS, LIST_RETIRABLE_GRANTS, RETIRE_GRANT, REVOKE_GRANT};
@@ -423,7 +423,7 @@ pub fn retire_grant(call: &Call<'_>, req: RetireGrantRequest) -> Result<(), Serv
             _ => return Err(invalid("Please specify either a grant token, or a key ARN and a grant ID.")),
         };
         let (grant, key) = find(step, &grant_id, key)?;
-        authorise_retire(step, &key, &grant)?;
+        access::authorise_retire(step, &key, &grant)?;
         states::check("RetireGrant", &key)?;
         dry_run(req.dry_run)?;
         grant::remove(step.tx, &grant.id)?;
@@ -443,17 +443,6 @@ fn find(step: &mut Step<'_>, grant_id: &str, key: Option<Key>) -> Result<(Grant,
     };
     key.note(step.draft);
     if grant.key_id == key.id { Ok((grant, key)) } else { Err(not_found()) }
-}
-
-fn authorise_retire(step: &Step<'_>, key: &Key, grant: &Grant) -> Result<(), ServiceError> {
-    let caller = &step.call.principal;
-    let retiring = grant.retiring.as_deref().is_some_and(|retiring| caller.is_named_by(retiring));
-    let grantee = caller.is_named_by(&grant.grantee) && grant.operations.iter().any(|name| name == "RetireGrant");
-    if retiring || grantee {
-        return Ok(());
-    }
-    // An AWS managed key's grants are its services' affair, so the account's say ends at customer managed keys.
-    authorise(step, key, "RetireGrant", None, Subject::Key).map(drop)
 }
 
 /// Ends a grant, called by those who manage the key.

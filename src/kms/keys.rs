@@ -253,7 +253,7 @@ fn create_parameters(req: &CreateKeyRequest) -> Value {
 fn check_create(req: &CreateKeyRequest) -> Result<(), ServiceError> {
     let mut validation = Validation::default();
     if let Some(policy) = &req.policy {
-        validation.bytes("policy", policy.len(), 1..=131_072);
+        validation.policy(policy);
     }
     if let Some(description) = &req.description {
         validation.length("description", description, 0..=8192);

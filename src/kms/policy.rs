@@ -104,7 +104,7 @@ pub fn put_key_policy(call: &Call<'_>, req: PutKeyPolicyRequest) -> Result<(), S
     });
     gate::run(call, &PUT_KEY_POLICY, parameters, |step| {
         let mut validation = Validation::default();
-        validation.key_id("keyId", &req.key_id).bytes("policy", req.policy.len(), 1..=131_072).finish()?;
+        validation.key_id("keyId", &req.key_id).policy(&req.policy).finish()?;
         let mut more = Context::default();
         more.set("kms:BypassPolicyLockoutSafetyCheck", bypass.to_string());
         let (key, _) = named_key_with(step, &req.key_id, "PutKeyPolicy", None, &more)?;

@@ -90,6 +90,9 @@ pub fn replicate_key(call: &Call<'_>, req: ReplicateKeyRequest) -> Result<Replic
         keys.set("kms:MultiRegionKeyType", MultiRegionKeyType::Replica.name());
         request::request_tags(tags::pairs(&req.tags), &mut keys);
         authorise_account_with(step, "CreateKey", "*", &keys)?;
+        if !req.tags.is_empty() {
+            authorise_account_with(step, "TagResource", "*", &keys)?;
+        }
         states::check("ReplicateKey", &primary)?;
         require_primary(&primary)?;
         let related = keyring::related(step.tx, &primary)?;
@@ -113,7 +116,7 @@ fn check_replicate(req: &ReplicateKeyRequest) -> Result<Region, ServiceError> {
     let mut validation = Validation::default();
     validation.key_id("keyId", &req.key_id);
     if let Some(policy) = &req.policy {
-        validation.bytes("policy", policy.len(), 1..=131_072);
+        validation.policy(policy);
     }
     if let Some(description) = &req.description {
         validation.length("description", description, 0..=8192);

@@ -79,8 +79,6 @@ fn encrypted_under(encryption_context: &EncryptionContext, context: &mut Context
 }
 
 /// Sets what a `CreateGrant` has besides: the condition keys of the encryption context stand for its constraint.
-///
-/// With both constraints the type is that of either (*assumed*), so that it is not known.
 pub fn create_grant(
     operations: &[String],
     grantee: &str,
@@ -92,17 +90,31 @@ pub fn create_grant(
         .set_all("kms:GrantOperations", operations)
         .set("kms:GranteePrincipal", grantee)
         .set_opt("kms:RetiringPrincipal", retiring);
+    for (key, name) in [("kms:GranteeServicePrincipal", Some(grantee)), ("kms:RetiringServicePrincipal", retiring)] {
+        if name.is_some_and(|name| name.ends_with(".amazonaws.com")) {
+            context
+                .set_unknown(key, "whether a service in the parameter for other principals counts is not documented");
+        }
+    }
+    constrained(constraints, &mut context);
+    context
+}
+
+/// Sets what a grant's constraints say: its type, and the condition keys of an encryption context.
+///
+/// With both constraints the type is that of either (*assumed*), so that it is not known.
+pub fn constrained(constraints: Option<&GrantConstraints>, context: &mut Context) {
     let subset = constraints.and_then(|both| both.encryption_context_subset.as_ref());
     let equals = constraints.and_then(|both| both.encryption_context_equals.as_ref());
     match (subset, equals) {
         (None, None) => {}
         (Some(pairs), None) => {
             context.set("kms:GrantConstraintType", "EncryptionContextSubset");
-            encrypted_under(pairs, &mut context);
+            encrypted_under(pairs, context);
         }
         (None, Some(pairs)) => {
             context.set("kms:GrantConstraintType", "EncryptionContextEquals");
-            encrypted_under(pairs, &mut context);
+            encrypted_under(pairs, context);
         }
         (Some(_), Some(_)) => {
             let reason = "the grant has constraints of both types";
@@ -111,7 +123,6 @@ pub fn create_grant(
             }
         }
     }
-    context
 }
 
 /// Sets what a `CreateKey` has besides.

@@ -69,7 +69,8 @@ pub fn get_key_last_usage(
     })
 }
 
-fn last_use(step: &Step<'_>, key: &Key) -> Result<Option<KeyLastUsageData>, ServiceError> {
+/// The last use of `key` that succeeded.
+pub(super) fn last_use(step: &Step<'_>, key: &Key) -> Result<Option<KeyLastUsageData>, ServiceError> {
     let query = Query {
         account: key.account.clone(),
         region: key.region.clone(),

@@ -69,6 +69,19 @@ impl Validation {
         self
     }
 
+    /// A policy document: its length, which is not repeated, and its characters.
+    pub(super) fn policy(&mut self, text: &str) -> &mut Self {
+        self.bytes("policy", text.len(), 1..=131_072);
+        if !text.chars().all(|c| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{ff}')) {
+            self.problems.push(
+                "Value at 'policy' failed to satisfy constraint: Member must satisfy regular expression pattern: \
+                 [\\u0009\\u000A\\u000D\\u0020-\\u00FF]+"
+                    .to_owned(),
+            );
+        }
+        self
+    }
+
     pub(super) fn key_id(&mut self, member: &str, value: &str) -> &mut Self {
         self.length(member, value, 1..=2048)
     }

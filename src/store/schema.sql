@@ -235,9 +235,10 @@ CREATE TABLE kms_grants (
     operations TEXT NOT NULL,         -- JSON array
     constraints TEXT,                 -- JSON object as in the API
     created    INTEGER NOT NULL,
-    effective  INTEGER NOT NULL       -- from when on it is known everywhere; before, its token is needed
+    effective  INTEGER NOT NULL,      -- from when on it is known everywhere; before, its token is needed
+    holder     TEXT NOT NULL          -- the grantee, a role without its path, which its sessions' ARNs do not have
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX kms_grants_by_grantee ON kms_grants (key_id, grantee);
+CREATE INDEX kms_grants_by_holder ON kms_grants (key_id, holder);
 CREATE INDEX kms_grants_by_key ON kms_grants (key_id, grant_id);
 CREATE INDEX kms_grants_by_retiring ON kms_grants (retiring, grant_id) WHERE retiring IS NOT NULL;
 

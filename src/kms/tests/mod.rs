@@ -3,6 +3,7 @@
 
 mod access;
 mod digests;
+mod grants;
 mod policy;
 mod root_key;
 mod shredding;
@@ -46,6 +47,25 @@ fn new_key(call: &Call<'_>) -> String {
 
 fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
     pairs.iter().copied().collect()
+}
+
+/// Records a user (`alice`) or role (`role/App`, `role/path/App`) of the account, with at most one inline policy.
+fn record(home: &Home, name: &str, policy: Option<&str>) {
+    let (kind, named) = name.split_once("role/").map_or(("user", name), |(_, named)| ("role", named));
+    let (path, name) =
+        named.rsplit_once('/').map_or(("/".to_owned(), named), |(path, name)| (format!("/{path}/"), name));
+    home.write(|tx| {
+        tx.execute(
+            "INSERT INTO iam_entities (account, kind, name, path, id, created) VALUES ('123456789012', ?1, ?2, ?3, 'X', 0)",
+            [kind, name, &path],
+        )?;
+        let entity = tx.last_insert_rowid();
+        if let Some(policy) = policy {
+            tx.execute("INSERT INTO iam_policies VALUES (?1, 'p', ?2)", rusqlite::params![entity, policy])?;
+        }
+        Ok::<_, ServiceError>(())
+    })
+    .unwrap();
 }
 
 fn encrypt_request(key_id: &str, plaintext: &[u8], context: &EncryptionContext) -> EncryptRequest {

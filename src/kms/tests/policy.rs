@@ -246,6 +246,81 @@ fn another_account_uses_a_key_that_is_shared_with_it_by_its_arn() {
     assert!(message.ends_with(crate::iam::FOREIGN), "{message}");
 }
 
+/// Codes of what another account's user gets who is allowed everything by key policy, some of it not his to have.
+fn across_accounts() -> Vec<(&'static str, &'static str)> {
+    let (_base, home) = temporary();
+    let (call, eve) = (root(&home), by(&home, EVE));
+    let key = new_key(&call);
+    put(&call, &key, &policy(&format!(r#"{{"Effect": "Allow", "Principal": {{"AWS": ["{EVE}", "210987654321"]}}, "Action": "kms:*", "Resource": "*"}}"#))).unwrap();
+    let named = || key.clone();
+    let code = |outcome: Result<(), ServiceError>| outcome.err().map_or("", |error| error.code());
+    vec![
+        (
+            "DescribeKey",
+            code(kms::describe_key(&eve, DescribeKeyRequest { key_id: named(), ..Default::default() }).map(drop)),
+        ),
+        ("Encrypt", code(encrypt(&eve, &key, b"x", &ebs()).map(drop))),
+        (
+            "ListGrants",
+            code(kms::list_grants(&eve, ListGrantsRequest { key_id: named(), ..Default::default() }).map(drop)),
+        ),
+        ("GetKeyPolicy", code(get(&eve, &key).map(drop))),
+        (
+            "PutKeyPolicy",
+            code(kms::put_key_policy(
+                &eve,
+                PutKeyPolicyRequest {
+                    key_id: named(),
+                    policy: get(&call, &key).unwrap(),
+                    bypass_policy_lockout_safety_check: Some(true),
+                    ..Default::default()
+                },
+            )),
+        ),
+        (
+            "ListKeyPolicies",
+            code(
+                kms::list_key_policies(&eve, ListKeyPoliciesRequest { key_id: named(), ..Default::default() })
+                    .map(drop),
+            ),
+        ),
+        ("DisableKey", code(kms::disable_key(&eve, kms::DisableKeyRequest { key_id: named() }))),
+        ("ScheduleKeyDeletion", code(schedule_deletion(&eve, &key))),
+    ]
+}
+
+#[test]
+fn no_key_policy_gives_another_account_more_than_the_use_of_a_key() {
+    for (operation, code) in across_accounts() {
+        let possible = matches!(operation, "DescribeKey" | "Encrypt" | "ListGrants");
+        assert_eq!(code, if possible { "" } else { "AccessDeniedException" }, "{operation}");
+    }
+    assert!(without(Protection::Policy, across_accounts).iter().all(|(_, code)| code.is_empty()));
+}
+
+#[test]
+fn a_key_that_was_used_lately_is_kept_by_its_policy() {
+    let (_base, home) = temporary();
+    let call = root(&home);
+    let key = new_key(&call);
+    put(
+        &call,
+        &key,
+        &policy(
+            r#"{"Effect": "Deny", "Principal": "*", "Action": ["kms:DisableKey", "kms:ScheduleKeyDeletion"],
+        "Resource": "*", "Condition": {"NumericLessThanEquals": {"kms:TrailingDaysWithoutKeyUsage": "90"}}}"#,
+        ),
+    )
+    .unwrap();
+    let (code, message) = refusal(schedule_deletion(&call, &key));
+    assert_eq!(code, "UndeterminedException", "{message}");
+    encrypt(&call, &key, b"x", &ebs()).unwrap();
+    home.advance_clock(days(90)).unwrap();
+    assert_eq!(refusal(schedule_deletion(&call, &key)).0, "AccessDeniedException");
+    home.advance_clock(days(1)).unwrap();
+    schedule_deletion(&call, &key).unwrap();
+}
+
 #[test]
 fn a_managed_keys_policy_is_awss_and_stays_so() {
     let (_base, home) = temporary();
