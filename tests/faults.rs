@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use blockseal::ec2;
 use blockseal::gate::ServiceError;
 use blockseal::gate::faults::{self, Fault};
 use blockseal::kms;
@@ -117,8 +118,43 @@ fn ec2_has_its_own_words() {
     let (_base, home) = temporary();
     order(&home, "ec2.DescribeVolumes", "throttle:1");
     let asked = serde_json::from_value(json!({})).unwrap();
-    let error = blockseal::ec2::describe_volumes(&root(&home), asked).unwrap_err();
+    let error = ec2::describe_volumes(&root(&home), asked).unwrap_err();
     assert_eq!((error.code(), error.message().as_str()), ("RequestLimitExceeded", "Request limit exceeded."));
+}
+
+/// What befalls KMS on the way of an attach: its own record names it, EC2's and the caller's code are EC2's, nothing is left.
+#[test]
+fn an_attach_tells_a_fault_of_kms_in_ec2s_words() {
+    let (_base, home) = temporary();
+    let call = root(&home);
+    let key = new_key(&call);
+    let wanted = json!({"Size": 1, "AvailabilityZone": "us-east-1a", "Encrypted": true, "KmsKeyId": key});
+    let volume = run(&call, ec2::create_volume, wanted).unwrap()["VolumeId"].clone();
+    let newest = |name: &str| {
+        let asked = json!({"LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": name}]});
+        let events = run(&call, blockseal::cloudtrail::lookup_events, asked).unwrap();
+        serde_json::from_str::<Value>(events["Events"][0]["CloudTrailEvent"].as_str().unwrap()).unwrap()
+    };
+    for (operation, fault, code) in [
+        ("CreateGrant", "throttle:1", "ThrottlingException"),
+        ("CreateGrant", "unavailable", "KMSInternalException"),
+        ("Decrypt", "throttle:1", "ThrottlingException"),
+        ("Decrypt", "unavailable", "KeyUnavailableException"),
+    ] {
+        order(&home, &format!("kms.{operation}"), fault);
+        let Err(ServiceError::Refused(refusal)) = run(&call, ec2::attach_volume, json!({"VolumeId": volume})) else {
+            panic!("{operation} {fault}")
+        };
+        assert_eq!((refusal.code, refusal.status), ("CustomerKeyHasBeenRevoked", 400), "{operation} {fault}");
+        assert!(!refusal.message.contains(code) && refusal.hint.unwrap().contains(code), "{operation} {fault}");
+        faults::clear(&home, None).unwrap();
+        assert_eq!(newest(operation)["errorCode"], code, "KMS's codes have no prefix");
+        assert_eq!(newest("AttachVolume")["errorCode"], "Client.CustomerKeyHasBeenRevoked");
+        let grants = run(&call, kms::list_grants, json!({"KeyId": key})).unwrap();
+        assert_eq!(grants["Grants"], json!([]), "the grant is taken back");
+        let shown = run(&call, ec2::describe_volumes, json!({"VolumeIds": [volume]})).unwrap();
+        assert_eq!(shown["Volumes"][0]["State"], "available");
+    }
 }
 
 #[test]

@@ -124,6 +124,9 @@ fn one_of_each(home: &Home) -> Vec<(&'static str, Value)> {
     keep("revoke-grant", newest(&call));
 
     further_operations(&call, &key, &mut keep);
+    policies(&call, &key, &mut keep);
+    imported_material(&call, &mut keep);
+    several_regions(&call, &mut keep);
 
     kms::disable_key(&call, request(json!({"KeyId": key}))).unwrap();
     keep("disable-key", newest(&call));
@@ -171,6 +174,56 @@ fn further_operations(call: &Call<'_>, key: &str, keep: &mut impl FnMut(&'static
     keep("list-retirable-grants", newest(call));
     kms::sign(call, request(json!({"KeyId": key, "Message": "eA==", "SigningAlgorithm": "x"}))).unwrap_err();
     keep("sign-unsupported", newest(call));
+}
+
+/// Key policies: what is put is recorded, what is got is not.
+fn policies(call: &Call<'_>, key: &str, keep: &mut impl FnMut(&'static str, Value)) {
+    let got = kms::get_key_policy(call, request(json!({"KeyId": key, "PolicyName": "default"}))).unwrap();
+    keep("get-key-policy", newest(call));
+    kms::put_key_policy(call, request(json!({"KeyId": key, "Policy": got.policy}))).unwrap();
+    keep("put-key-policy", newest(call));
+    kms::list_key_policies(call, request(json!({"KeyId": key}))).unwrap();
+    keep("list-key-policies", newest(call));
+    let none = json!({"KeyId": key, "Policy": "{}", "BypassPolicyLockoutSafetyCheck": true});
+    kms::put_key_policy(call, request(none)).unwrap_err();
+    keep("put-key-policy-malformed", newest(call));
+    // More than 100 KB, which the record does not keep.
+    let long = json!({"KeyId": key, "Policy": format!("{}{}", got.policy, " ".repeat(110_000 - got.policy.len()))});
+    kms::put_key_policy(call, request(long)).unwrap_err();
+    keep("put-key-policy-too-long", newest(call));
+}
+
+/// Imported material: how it is asked for, brought, deleted and lost at its time.
+fn imported_material(call: &Call<'_>, keep: &mut impl FnMut(&'static str, Value)) {
+    let made = kms::create_key(call, request(json!({"Origin": "EXTERNAL"}))).unwrap();
+    keep("create-key-external", newest(call));
+    let key = made.key_metadata.arn;
+    let import = |after: i64| {
+        let valid_to = call.home.now().unwrap().after(SignedDuration::from_hours(after));
+        let expires = json!({"ExpirationModel": "KEY_MATERIAL_EXPIRES", "ValidTo": valid_to});
+        crate::kms_import::import(call, &key, &[7; 32], expires).unwrap();
+    };
+    import(48);
+    keep("get-parameters-for-import", newest_of(call, "GetParametersForImport"));
+    keep("import-key-material", newest_of(call, "ImportKeyMaterial"));
+    kms::delete_imported_key_material(call, request(json!({"KeyId": key}))).unwrap();
+    keep("delete-imported-key-material", newest(call));
+    import(1);
+    call.home.advance_clock(SignedDuration::from_hours(1)).unwrap();
+    kms::list_keys(call, kms::ListKeysRequest::default()).unwrap();
+    keep("delete-expired-key-material-by-kms", newest_of(call, "DeleteExpiredKeyMaterial"));
+}
+
+/// A multi-Region key: what its operations leave in each of its Regions.
+fn several_regions(call: &Call<'_>, keep: &mut impl FnMut(&'static str, Value)) {
+    let there = Call { region: "eu-west-1".parse().unwrap(), ..alice(call.home) };
+    let key = kms::create_key(call, request(json!({"MultiRegion": true}))).unwrap().key_metadata.arn;
+    kms::replicate_key(call, request(json!({"KeyId": key, "ReplicaRegion": "eu-west-1"}))).unwrap();
+    keep("replicate-key", newest(call));
+    keep("create-key-by-replicate-key", newest(&there));
+    kms::update_primary_region(call, request(json!({"KeyId": key, "PrimaryRegion": "eu-west-1"}))).unwrap();
+    keep("update-primary-region", newest(call));
+    keep("update-primary-region-there", newest_of(&there, "UpdatePrimaryRegion"));
 }
 
 /// What an attach leaves: `CreateGrant`, Decrypt, `AttachVolume`, and later `RetireGrant`.
@@ -233,7 +286,9 @@ impl Normaliser {
                 let mut normal = serde_json::Map::new();
                 for (name, field) in fields {
                     let field = match name.as_str() {
-                        "creationDate" | "deletionDate" if field.as_str().is_some_and(|text| text.contains(", ")) => {
+                        "creationDate" | "deletionDate" | "validTo"
+                            if field.as_str().is_some_and(|text| text.contains(", ")) =>
+                        {
                             json!("Jan 2, 2026 3:04:05 AM")
                         }
                         "creationDate" | "eventTime" => json!("2026-01-02T03:04:05Z"),
@@ -253,16 +308,26 @@ impl Normaliser {
 
     fn text(&mut self, text: &str) -> String {
         let hex64 = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let start = (0..text.len()).find(|at| {
-            text.get(*at..*at + 36).is_some_and(blockseal::ids::is_uuid) || text.get(*at..*at + 64).is_some_and(hex64)
+        let of_many = |text: &str| {
+            let digits = text.strip_prefix("mrk-");
+            digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        };
+        let short = |at: usize, is: &dyn Fn(&str) -> bool| text.get(at..at + 36).is_some_and(is);
+        let start = (0..text.len()).find(|&at| {
+            let id = short(at, &blockseal::ids::is_uuid) || short(at, &of_many);
+            id || text.get(at..at + 64).is_some_and(hex64)
         });
         let Some(start) = start else { return text.to_owned() };
-        let length = if text.get(start..start + 36).is_some_and(blockseal::ids::is_uuid) { 36 } else { 64 };
+        let uuid = short(start, &blockseal::ids::is_uuid);
+        let length = if uuid || short(start, &of_many) { 36 } else { 64 };
         let random = &text[start..start + length];
         let next = self.seen.len() + 1;
         let number = *self.seen.entry(random.to_owned()).or_insert(next);
-        let fixed =
-            if length == 36 { format!("00000000-0000-0000-0000-{number:012}") } else { format!("{number:064}") };
+        let fixed = match length {
+            36 if uuid => format!("00000000-0000-0000-0000-{number:012}"),
+            36 => format!("mrk-{number:032}"),
+            _ => format!("{number:064}"),
+        };
         format!("{}{fixed}{}", &text[..start], self.text(&text[start + length..]))
     }
 }
@@ -317,6 +382,12 @@ fn one_of_each_of_ec2() -> Vec<(&'static str, Value)> {
     keep("detach-volume-dry-run", &ids);
     run(&format!("ec2 detach-volume --volume-id {volume}"));
     keep("detach-volume", &ids);
+    for (fault, kind) in [("unavailable", "attach-volume-unavailable"), ("throttle:1", "attach-volume-throttled")] {
+        run(&format!("faults set ec2.AttachVolume={fault}"));
+        home.refused(254, &format!("{user} ec2 attach-volume --volume-id {volume}").split(' ').collect::<Vec<_>>());
+        keep(kind, &ids);
+        run("faults clear");
+    }
     run(&format!("kms disable-key --key-id {key}"));
     home.refused(254, &format!("{user} ec2 attach-volume --volume-id {volume}").split(' ').collect::<Vec<_>>());
     keep("attach-volume-revoked-key", &ids);
@@ -357,7 +428,8 @@ fn every_kind_of_ec2_record_is_as_its_fixture_and_follows_the_schema() {
         assert_eq!(faults(record), Vec::<String>::new(), "{name}");
         assert!(record.get("resources").is_none(), "EC2's records have no such field: {name}");
         let code = record["errorCode"].as_str().unwrap_or("Client.");
-        assert!(code.starts_with("Client."), "{name}: {code}");
+        let side = if name.ends_with("-unavailable") { "Server." } else { "Client." };
+        assert!(code.starts_with(side) || record.get("errorCode").is_none(), "{name}: {code}");
     }
     compare("ec2", records);
 }

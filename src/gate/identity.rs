@@ -88,6 +88,13 @@ pub(super) fn foreign_identity(identity: &Value) -> Value {
     foreign
 }
 
+/// The identity in the record of a call that `service` makes for the caller in another Region.
+pub(super) fn invoked_by(identity: &Value, service: &str) -> Value {
+    let mut identity = identity.clone();
+    identity["invokedBy"] = service.into();
+    identity
+}
+
 fn session_context(role_id: &str, role_arn: &str, account: &AccountId, role: &str, now: Time) -> Value {
     json!({
         "sessionIssuer": {

@@ -8,7 +8,7 @@ use crate::store::{self, StoreError, Transaction};
 use crate::trail::{self, EventType, Record, Resource};
 use crate::twin::{self, Protection};
 
-use super::identity::{foreign_identity, identity};
+use super::identity::{foreign_identity, identity, invoked_by};
 use super::settle::{finish_truncation, settle_in, truncation_due};
 use super::{Call, Operation, ServiceError, UNDETERMINED, faults};
 
@@ -180,7 +180,6 @@ fn records(
     error: Option<&ServiceError>,
 ) -> Vec<Record> {
     let identity = identity(call, began);
-    let prefix = operation.service.error_prefix;
     let mut own = Record {
         event_id: ids::event_id(began.millis()),
         time: began,
@@ -201,7 +200,7 @@ fn records(
         additional: draft.additional,
         service_event_details: None,
         shared_event_id: None,
-        error: error.map(|error| (format!("{prefix}{}", error.code()), recorded_message(error))),
+        error: error.map(|error| (recorded_code(operation, error), recorded_message(error))),
         lists_resources: operation.service.lists_resources,
         resources: draft.resources,
         mentioned: draft.mentioned,
@@ -211,6 +210,7 @@ fn records(
         Record {
             event_id: ids::event_id(began.millis()),
             region: elsewhere.region,
+            identity: invoked_by(&own.identity, operation.service.event_source),
             name: elsewhere.name.to_owned(),
             request: elsewhere.request,
             response: elsewhere.response,
@@ -238,6 +238,20 @@ fn records(
     };
     let others: Vec<_> = owners.into_iter().map(seen_by).collect();
     [vec![own], others, elsewhere].concat()
+}
+
+/// EC2's codes bear the side on which the fault is: `Client.` or `Server.`. Being called too often is the client's, also
+/// where the answer's status is the server's (as recorded).
+fn recorded_code(operation: &Operation, error: &ServiceError) -> String {
+    let servers = match error {
+        ServiceError::Refused(refusal) => refusal.status >= 500 && refusal.code != "RequestLimitExceeded",
+        ServiceError::Machine(_) => true,
+    };
+    match operation.service.error_prefix {
+        "" => error.code().to_owned(),
+        _ if servers => format!("Server.{}", error.code()),
+        prefix => format!("{prefix}{}", error.code()),
+    }
 }
 
 /// A failure of this machine is recorded without its chain, which may name local paths.

@@ -107,7 +107,7 @@ pub fn replicate_key(call: &Call<'_>, req: ReplicateKeyRequest) -> Result<Replic
             policy::put(step, &replica, policy, bypass)?;
         }
         let replica_policy = policy::text_of(step.tx, &replica)?;
-        record(step, &replica, &replica_key_metadata, &req.tags);
+        record(step, &replica, &replica_key_metadata, &replica_policy, &req.tags);
         Ok(ReplicateKeyResponse { replica_key_metadata, replica_policy, replica_tags: req.tags.clone() })
     })
 }
@@ -172,9 +172,9 @@ fn make_replica(step: &Step<'_>, primary: &Key, region: &Region, description: &s
 
 /// In the primary's Region stands `ReplicateKey`, in the replica's a `CreateKey` (developer guide, `ReplicateKey` in the
 /// CloudTrail examples), whose request is assumed.
-fn record(step: &mut Step<'_>, replica: &Key, described: &KeyMetadata, tags: &[Tag]) {
+fn record(step: &mut Step<'_>, replica: &Key, described: &KeyMetadata, policy: &str, tags: &[Tag]) {
     let recorded = metadata::recorded(described);
-    let mut response = json!({"replicaKeyMetadata": recorded});
+    let mut response = json!({"replicaKeyMetadata": recorded, "replicaPolicy": policy});
     if !tags.is_empty() {
         response["replicaTags"] = tags::recorded(tags);
     }
@@ -232,7 +232,8 @@ pub fn update_primary_region(call: &Call<'_>, req: UpdatePrimaryRegionRequest) -
         }
         step.draft.set_response(json!({"keyId": key.arn()}));
         // One record in each of the two Regions (developer guide, "UpdatePrimaryRegion" in the CloudTrail examples).
-        elsewhere(step, replica, "UpdatePrimaryRegion", parameters, json!({"keyId": replica.arn()}));
+        let there = json!({"keyId": replica.arn(), "primaryRegion": parameters["primaryRegion"]});
+        elsewhere(step, replica, "UpdatePrimaryRegion", there, json!({"keyId": replica.arn()}));
         Ok(())
     })
 }

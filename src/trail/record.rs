@@ -14,6 +14,12 @@ use super::facets::{self, Facet};
 /// CloudTrail cuts `errorCode` and `errorMessage` at 1 KB.
 const ERROR_BYTES: usize = 1024;
 
+/// Most bytes of `requestParameters` and `responseElements`; CloudTrail omits a larger one.
+const PARAMETERS_BYTES: usize = 100 << 10;
+
+/// Most bytes of `additionalEventData`.
+const ADDITIONAL_BYTES: usize = 28 << 10;
+
 /// How a record came to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -36,7 +42,7 @@ pub struct Resource {
 }
 
 /// What is said of one operation. Request and response are given as CloudTrail spells them, and never hold a plaintext,
-/// a ciphertext blob, a grant token or a policy.
+/// a ciphertext blob or a grant token.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// A UUID.
@@ -119,10 +125,18 @@ impl Serialize for Record {
                 json.serialize_entry("errorMessage", cut(message))?;
             }
         }
-        json.serialize_entry("requestParameters", &self.request)?;
-        json.serialize_entry("responseElements", &self.response)?;
+        for (name, value) in [("requestParameters", &self.request), ("responseElements", &self.response)] {
+            match omitted(name, value, most_bytes(value), PARAMETERS_BYTES) {
+                None => json.serialize_entry(name, value)?,
+                Some(note) => json.serialize_entry(name, &note)?,
+            }
+        }
         if !self.additional.is_empty() {
-            json.serialize_entry("additionalEventData", &self.additional)?;
+            let (name, most) = ("additionalEventData", most_bytes_of(&self.additional));
+            match omitted(name, &self.additional, most, ADDITIONAL_BYTES) {
+                None => json.serialize_entry(name, &self.additional)?,
+                Some(note) => json.serialize_entry(name, &note)?,
+            }
         }
         if let Some(id) = &self.request_id {
             json.serialize_entry("requestID", id)?;
@@ -188,4 +202,54 @@ pub(super) fn find_trail(
 /// `text` cut at CloudTrail's limit for error fields, at a character's border.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(ERROR_BYTES)]
+}
+
+/// What stands for a field of more than `limit` bytes of JSON: that it was omitted, and how large it was (CloudTrail user
+/// guide, "CloudTrail record contents"; the names are recorded, their types *assumed*). `None` for one that fits.
+fn omitted(name: &str, value: &impl Serialize, most: usize, limit: usize) -> Option<Value> {
+    // Nearly every field fits by far, which is seen without writing it twice.
+    let bytes = if most <= limit { 0 } else { serde_json::to_vec(value).map_or(usize::MAX, |json| json.len()) };
+    (bytes > limit)
+        .then(|| serde_json::json!({"reason": format!("{name} too large"), "omitted": true, "originalSize": bytes}))
+}
+
+/// More bytes than `value` has as JSON: no character takes more than the six of `\\u001f`.
+fn most_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 32,
+        Value::String(text) => 6 * text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| most_bytes(item) + 1).sum::<usize>(),
+        Value::Object(members) => most_bytes_of(members),
+    }
+}
+
+fn most_bytes_of(members: &Map<String, Value>) -> usize {
+    2 + members.iter().map(|(name, value)| 6 * name.len() + 4 + most_bytes(value)).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_field_over_its_limit_is_omitted_and_says_so() {
+        let of = |bytes: usize| json!({"policy": "a".repeat(bytes - r#"{"policy":""}"#.len())});
+        let noted = |value: &Value| omitted("requestParameters", value, most_bytes(value), PARAMETERS_BYTES);
+        assert_eq!(noted(&of(PARAMETERS_BYTES)), None);
+        let note =
+            json!({"reason": "requestParameters too large", "omitted": true, "originalSize": PARAMETERS_BYTES + 1});
+        assert_eq!(noted(&of(PARAMETERS_BYTES + 1)), Some(note));
+        assert_eq!(noted(&json!(["\u{1f}".repeat(PARAMETERS_BYTES / 6 + 1)])).unwrap()["omitted"], true);
+    }
+
+    #[test]
+    fn no_value_has_more_bytes_than_the_most() {
+        for value in
+            [json!(null), json!(-1.5e-300), json!(u64::MAX), json!({"\u{1}": ["\u{1f}\"\\", true, {}], "é": "😀"})]
+        {
+            assert!(most_bytes(&value) >= value.to_string().len(), "{value}");
+        }
+    }
 }
