@@ -71,6 +71,62 @@ fn every_material_of_a_rotated_key_is_shredded() {
     assert_eq!(without(Protection::LogTruncation, surviving_materials), 9);
 }
 
+/// Whether imported material can still be found after it was deleted, or after its time was over.
+fn imported_material_survives(deleted: bool) -> bool {
+    let (_base, home) = temporary();
+    let call = root(&home);
+    let external = CreateKeyRequest { origin: Some("EXTERNAL".to_owned()), ..Default::default() };
+    let key = kms::create_key(&call, external).unwrap().key_metadata.arn;
+    import(&call, &key, home.now().unwrap().after(days(1)));
+    let sealed = sealed(&home);
+    for _ in 0..30 {
+        new_key(&call);
+    }
+    assert!(home_holds(&home, &sealed), "the search finds what is there");
+    if deleted {
+        let request = kms::DeleteImportedKeyMaterialRequest { key_id: key, ..Default::default() };
+        kms::delete_imported_key_material(&call, request).unwrap();
+    } else {
+        home.advance_clock(days(1)).unwrap();
+        kms::list_keys(&call, kms::ListKeysRequest::default()).unwrap();
+    }
+    home_holds(&home, &sealed)
+}
+
+/// Imports material that OpenSSL wrapped.
+fn import(call: &Call<'_>, key: &str, valid_to: crate::clock::Time) {
+    let request = kms::GetParametersForImportRequest {
+        key_id: key.to_owned(),
+        wrapping_algorithm: "RSAES_OAEP_SHA_256".to_owned(),
+        wrapping_key_spec: "RSA_2048".to_owned(),
+    };
+    let given = kms::get_parameters_for_import(call, request).unwrap();
+    let public = openssl::pkey::PKey::public_key_from_der(&given.public_key.0).unwrap();
+    let mut encrypter = openssl::encrypt::Encrypter::new(&public).unwrap();
+    encrypter.set_rsa_padding(openssl::rsa::Padding::PKCS1_OAEP).unwrap();
+    encrypter.set_rsa_oaep_md(openssl::hash::MessageDigest::sha256()).unwrap();
+    let mut wrapped = vec![0; encrypter.encrypt_len(&[7; 32]).unwrap()];
+    let length = encrypter.encrypt(&[7; 32], &mut wrapped).unwrap();
+    wrapped.truncate(length);
+    let request = kms::ImportKeyMaterialRequest {
+        key_id: key.to_owned(),
+        import_token: given.import_token,
+        encrypted_key_material: Blob(wrapped),
+        valid_to: Some(valid_to),
+        ..Default::default()
+    };
+    kms::import_key_material(call, request).unwrap();
+}
+
+#[test]
+fn imported_material_that_was_deleted_or_expired_is_shredded() {
+    for deleted in [true, false] {
+        let survives = || imported_material_survives(deleted);
+        assert!(!survives(), "{deleted}");
+        assert!(without(Protection::Overwrite, survives) && without(Protection::LogTruncation, survives), "{deleted}");
+    }
+}
+
 /// Many keys made and deleted in an irregular order: pages of the database are split and emptied on the way.
 #[test]
 fn no_copy_stays_behind_in_a_rebuilt_page() {
