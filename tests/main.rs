@@ -16,6 +16,7 @@ mod exporter;
 mod faults;
 mod fuzz;
 mod fuzz_blob;
+mod fuzz_context;
 mod fuzz_luks2;
 mod fuzz_nbd;
 mod fuzz_policy;
