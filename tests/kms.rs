@@ -397,6 +397,40 @@ fn aliases_are_made_moved_and_removed() {
 }
 
 #[test]
+fn an_alias_stands_for_a_key_where_it_is_used_and_nowhere_else() {
+    let (_base, home) = temporary();
+    let call = root(&home);
+    let key = new_key(&call);
+    run(&call, kms::create_alias, json!({"AliasName": "alias/app", "TargetKeyId": key})).unwrap();
+    for alias in ["alias/app", "arn:aws:kms:us-east-1:123456789012:alias/app"] {
+        let blob =
+            run(&call, kms::encrypt, json!({"KeyId": alias, "Plaintext": "eA=="})).unwrap()["CiphertextBlob"].clone();
+        run(&call, kms::decrypt, json!({"KeyId": alias, "CiphertextBlob": blob})).unwrap();
+        let again = json!({"SourceKeyId": alias, "CiphertextBlob": blob, "DestinationKeyId": alias});
+        run(&call, kms::re_encrypt, again).unwrap();
+        run(&call, kms::generate_data_key, json!({"KeyId": alias, "KeySpec": "AES_256"})).unwrap();
+        run(&call, kms::describe_key, json!({"KeyId": alias})).unwrap();
+        let refused_as_aws_does =
+            ("InvalidArnException", "Key Aliases are not supported for this operation.".to_owned());
+        let grant =
+            json!({"KeyId": alias, "GranteePrincipal": "arn:aws:iam::123456789012:user/a", "Operations": ["Decrypt"]});
+        let named = json!({"KeyId": alias});
+        for outcome in [
+            run(&call, kms::get_key_policy, named.clone()),
+            run(&call, kms::list_resource_tags, named.clone()),
+            run(&call, kms::list_grants, named.clone()),
+            run(&call, kms::disable_key, named.clone()),
+            run(&call, kms::enable_key_rotation, named.clone()),
+            run(&call, kms::schedule_key_deletion, named),
+            run(&call, kms::create_grant, grant),
+            run(&call, kms::retire_grant, json!({"KeyId": alias, "GrantId": "0".repeat(64)})),
+        ] {
+            assert_eq!(refused(outcome), refused_as_aws_does, "{alias}");
+        }
+    }
+}
+
+#[test]
 fn aliases_and_grants_go_with_their_key() {
     let (_base, home) = temporary();
     let call = root(&home);

@@ -91,6 +91,14 @@ pub struct PolicyError {
     pub place: String,
     /// What is wrong.
     pub what: String,
+    /// How AWS words it, where that is known.
+    pub aws: Option<String>,
+}
+
+impl PolicyError {
+    fn worded(self, aws: impl Into<String>) -> Self {
+        Self { aws: Some(aws.into()), ..self }
+    }
 }
 
 impl Policy {
@@ -152,10 +160,13 @@ impl Policy {
             let Some(sid) = &statement.sid else { continue };
             let here = || at.item(index).member("Sid");
             if !sid.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Err(here().wrong("Statement IDs (SID) must be alpha-numeric"));
+                let aws = "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*";
+                return Err(here().wrong("A Sid has letters and digits alone").worded(aws));
             }
             if !sid.is_empty() && self.statements[..index].iter().any(|earlier| earlier.sid.as_ref() == Some(sid)) {
-                return Err(here().wrong("Statement IDs (SID) in a single policy must be unique"));
+                return Err(here()
+                    .wrong("Another statement has this Sid")
+                    .worded("Statement IDs (SID) in a single policy must be unique."));
             }
         }
         Ok(())
@@ -184,16 +195,23 @@ fn statement(at: &Place, node: &Node, kind: PolicyKind) -> Result<Statement, Pol
     members.end()?;
     match kind {
         PolicyKind::Key if principals.is_none() => Err(at.wrong("Missing required field Principal")),
-        PolicyKind::Identity if principals.is_some() => Err(at.wrong("Policy document should not specify a principal")),
-        PolicyKind::Identity if actions.is_none() => Err(at.wrong("Policy statement must contain actions")),
-        PolicyKind::Identity if resources.is_none() => Err(at.wrong("Policy statement must contain resources")),
+        PolicyKind::Identity if principals.is_some() => Err(at
+            .wrong("A policy of a user or role does not say for whom")
+            .worded("Policy document should not specify a principal.")),
+        PolicyKind::Identity if actions.is_none() => {
+            Err(at.wrong("A statement says what").worded("Policy statement must contain actions."))
+        }
+        PolicyKind::Identity if resources.is_none() => {
+            Err(at.wrong("A statement says on what").worded("Policy statement must contain resources."))
+        }
         _ => Ok(Statement { sid, effect, principals, actions, resources, conditions }),
     }
 }
 
 fn principals(at: &Place, node: &Node) -> Result<Vec<PrincipalName>, PolicyError> {
     let invalid = |at: &Place, name: &str| {
-        at.wrong(format!("Policy contains a statement with one or more invalid principals: '{name}'"))
+        at.wrong(format!("'{name}' is no principal"))
+            .worded("Policy contains a statement with one or more invalid principals.")
     };
     if let Node::Text(text) = node {
         return if text == "*" { Ok(vec![PrincipalName::Everyone]) } else { Err(invalid(at, text)) };
@@ -214,14 +232,20 @@ fn principals(at: &Place, node: &Node) -> Result<Vec<PrincipalName>, PolicyError
 
 fn check_action(at: &Place, action: &str) -> Result<(), PolicyError> {
     let named = action.split_once(':').is_some_and(|(vendor, name)| !vendor.is_empty() && !name.is_empty());
-    if action == "*" || named { Ok(()) } else { Err(at.wrong(format!("'{action}' is no action: service:Action or *"))) }
+    if action == "*" || named {
+        return Ok(());
+    }
+    Err(at
+        .wrong(format!("'{action}' is no action: service:Action or *"))
+        .worded("Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."))
 }
 
 fn check_resource(at: &Place, resource: &str) -> Result<(), PolicyError> {
     if resource == "*" || resource.starts_with("${") || resource.splitn(6, ':').count() == 6 {
         return Ok(());
     }
-    Err(at.wrong(format!("Resource {resource} must be in ARN format or \"*\".")))
+    let aws = format!("Resource {resource} must be in ARN format or \"*\".");
+    Err(at.wrong(format!("'{resource}' is neither an ARN nor *")).worded(aws.chars().take(400).collect::<String>()))
 }
 
 fn conditions(at: &Place, node: &Node) -> Result<Vec<Condition>, PolicyError> {
@@ -301,7 +325,7 @@ impl Place {
 
     fn wrong(&self, what: impl Into<String>) -> PolicyError {
         let place = if self.0.is_empty() { "the document" } else { self.0.as_str() };
-        PolicyError { place: place.to_owned(), what: what.into().chars().take(400).collect() }
+        PolicyError { place: place.to_owned(), what: what.into().chars().take(400).collect(), aws: None }
     }
 
     fn text<'n>(&self, node: &'n Node) -> Result<&'n str, PolicyError> {

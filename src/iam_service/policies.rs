@@ -144,7 +144,9 @@ fn put(
     on_entity(call, operation, kind, name, parameters, |step, entity| {
         check_name("policyName", policy)?;
         if let Err(error) = Policy::parse(document, PolicyKind::Identity) {
-            return Err(refused("MalformedPolicyDocument", 400, error.to_string()));
+            let found = error.to_string();
+            let message = error.aws.unwrap_or_else(|| "Syntax errors in policy.".to_owned());
+            return Err(refused("MalformedPolicyDocument", 400, message).with_hint(found));
         }
         let mut statement =
             step.tx.prepare_cached("SELECT document FROM iam_policies WHERE entity = ?1 AND name <> ?2")?;

@@ -161,6 +161,18 @@ fn what_is_wrong_is_refused_by_its_code() {
     ] {
         assert_eq!(code(outcome), wanted);
     }
+    for (statement, wanted) in [
+        (json!({"Principal": "*"}), "Policy document should not specify a principal."),
+        (
+            json!({"Sid": "a b"}),
+            "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular expression [0-9A-Za-z]*",
+        ),
+        (json!({"Resource": "key/*"}), "Resource key/* must be in ARN format or \"*\"."),
+        (json!({"Action": "Decrypt"}), "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."),
+        (json!({"Effect": "Maybe"}), "Syntax errors in policy."),
+    ] {
+        assert_eq!(message(put_alice(&call, &policy("kms:*", &statement))), wanted);
+    }
     put_alice(&call, &policy("kms:*", &json!({}))).unwrap();
     assert_eq!(code(ask(&call, delete_user, json!({"UserName": "alice"}))), "DeleteConflict");
     let shown = ask(&call, get_user_policy, json!({"UserName": "alice", "PolicyName": "p"})).unwrap();

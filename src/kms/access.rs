@@ -32,7 +32,7 @@ pub(super) enum Subject {
 /// The key that `named` names, once policy or grant let `operation` through; it goes into the record.
 ///
 /// # Errors
-/// `NotFoundException` and those of [`authorise`]. A principal of another account is not told whether the key exists.
+/// `InvalidArnException` for an alias where none is taken, `NotFoundException` and those of [`authorise`]. A principal of another account is not told whether the key exists.
 pub(super) fn named_key(
     step: &mut Step<'_>,
     named: &str,
@@ -50,6 +50,7 @@ pub(super) fn named_key_with(
     context: Option<&EncryptionContext>,
     more: &Context,
 ) -> Result<(Key, Basis), ServiceError> {
+    refuse_alias(step, named, operation)?;
     let key = match keyring::resolve(step.tx, step.call, named) {
         Err(error) if error.code() == "NotFoundException" && !keyring::is_of_account(step.call, named) => {
             return Err(denied_unknown(step, operation, Subject::Key, named));
@@ -60,6 +61,18 @@ pub(super) fn named_key_with(
     let asked = Asked { operation, context, named: Some(named), subject: Subject::Key, more };
     let basis = authorise_with(step, &key, &asked)?;
     Ok((key, basis))
+}
+
+/// Refuses an alias as the name of a key where AWS takes none.
+///
+/// # Errors
+/// `InvalidArnException`, as recorded.
+pub(super) fn refuse_alias(step: &Step<'_>, named: &str, operation: &str) -> Result<(), ServiceError> {
+    if BY_ALIAS.contains(&operation) || !keyring::is_alias(step.call, named) {
+        return Ok(());
+    }
+    Err(ServiceError::refused("InvalidArnException", "Key Aliases are not supported for this operation.")
+        .with_hint("give the key's id or ARN, which DescribeKey shows for an alias"))
 }
 
 /// Lets the call through or refuses it. `operation` is spelled as in grants (`ReEncryptFrom`); `context` is the one that
@@ -90,6 +103,17 @@ pub(super) struct Asked<'a> {
     /// Further condition keys of the request.
     pub(super) more: &'a Context,
 }
+
+/// What can be asked of a key by an alias (AWS KMS API reference, `KeyId` of each operation).
+const BY_ALIAS: [&str; 7] = [
+    "Decrypt",
+    "DescribeKey",
+    "Encrypt",
+    "GenerateDataKey",
+    "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom",
+    "ReEncryptTo",
+];
 
 /// What a principal of another account can be allowed to do with a key. Permission for anything else has no effect (AWS KMS
 /// developer guide, "AWS KMS permissions", column "Cross-account use").

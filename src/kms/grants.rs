@@ -419,7 +419,10 @@ pub fn retire_grant(call: &Call<'_>, req: RetireGrantRequest) -> Result<(), Serv
         validation.finish()?;
         let (grant_id, key) = match (&req.grant_token, &req.key_id, &req.grant_id) {
             (Some(token), None, None) => (grant::read_token(token)?, None),
-            (None, Some(key_id), Some(grant_id)) => (grant_id.clone(), Some(keyring::resolve(step.tx, call, key_id)?)),
+            (None, Some(key_id), Some(grant_id)) => {
+                access::refuse_alias(step, key_id, "RetireGrant")?;
+                (grant_id.clone(), Some(keyring::resolve(step.tx, call, key_id)?))
+            }
             _ => return Err(invalid("Please specify either a grant token, or a key ARN and a grant ID.")),
         };
         let (grant, key) = find(step, &grant_id, key)?;

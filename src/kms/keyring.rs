@@ -333,6 +333,11 @@ pub(super) fn is_of_account(call: &Call<'_>, text: &str) -> bool {
     parse_name(call, text).map_or(true, |(account, _)| account == *call.principal.account())
 }
 
+/// Whether `text` is an alias or an alias ARN, of whatever account.
+pub(super) fn is_alias(call: &Call<'_>, text: &str) -> bool {
+    matches!(parse_name(call, text), Ok((_, Name::Alias(_))))
+}
+
 /// The alias (`alias/...`) that `text` means, if it is an alias or an alias ARN of the caller's account and Region.
 pub(super) fn as_alias<'a>(call: &Call<'_>, text: &'a str) -> Option<&'a str> {
     match parse_name(call, text) {

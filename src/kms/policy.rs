@@ -166,14 +166,19 @@ pub(super) fn put(step: &Step<'_>, key: &Key, text: &str, bypass: bool) -> Resul
 /// Reads a policy that somebody wants to put.
 ///
 /// # Errors
-/// `LimitExceededException` above 32 KB, `MalformedPolicyDocumentException` with the place of what is wrong (the wording is
-/// *assumed*).
+/// `LimitExceededException` above 32 KB, `MalformedPolicyDocumentException` with AWS's message where it is known and else the
+/// place of what is wrong.
 pub(super) fn read(text: &str) -> Result<Policy, ServiceError> {
     if text.len() > MAX_POLICY_BYTES {
         return Err(ServiceError::refused("LimitExceededException", "The key policy exceeds the size limit of 32 KB."));
     }
-    Policy::parse(text, PolicyKind::Key)
-        .map_err(|error| ServiceError::refused("MalformedPolicyDocumentException", error.to_string()))
+    Policy::parse(text, PolicyKind::Key).map_err(|error| {
+        let found = error.to_string();
+        match error.aws {
+            Some(message) => ServiceError::refused("MalformedPolicyDocumentException", message).with_hint(found),
+            None => ServiceError::refused("MalformedPolicyDocumentException", found),
+        }
+    })
 }
 
 /// AWS's check of a new policy: whoever puts it must be able to put the next.

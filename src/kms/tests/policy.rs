@@ -72,6 +72,15 @@ fn what_is_no_policy_is_refused_and_the_old_one_stays() {
         assert_eq!(refusal(put(&call, &key, &policy)).0, code);
         assert_eq!(get(&call, &key).unwrap(), before);
     }
+    let nobody = r#"{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:user/*"}, "Action": "kms:*", "Resource": "*"}"#;
+    assert_eq!(
+        refusal(put(&call, &key, &policy(nobody))),
+        (
+            "MalformedPolicyDocumentException",
+            "Policy contains a statement with one or more invalid principals.".to_owned()
+        )
+    );
+    assert_eq!(refusal(put(&call, &key, &policy("\u{2028}"))).0, "ValidationException", "Latin-1 alone");
     put(&call, &key, &padded(32 << 10)).unwrap();
     // A statement without action or resource is taken and does nothing.
     put(&call, &key, &policy(r#"{"Effect": "Deny", "Principal": "*", "Resource": "*"}"#)).unwrap();
