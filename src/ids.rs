@@ -87,6 +87,13 @@ pub fn hex64() -> String {
     random_hex(64)
 }
 
+/// A new access key id: `prefix` (`AKIA`, or `ASIA` for a session) and 16 letters A-Z and digits 2-7.
+pub fn access_key_id(prefix: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let letters = random::<16>().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+    prefix.chars().chain(letters).collect()
+}
+
 fn is_lower_hex(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

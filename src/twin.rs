@@ -69,6 +69,12 @@ pub(crate) enum Protection {
     HeaderChecksum,
     /// The files that are measured have no names while they are.
     NamelessScratch,
+    /// Secret access keys rest sealed under the root key.
+    SealedCredentials,
+    /// Temporary credentials are good only with their session token.
+    SessionToken,
+    /// Temporary credentials end.
+    Expiry,
     /// A lineage's manifest key is derived from its data key, not a part of it.
     KeyDerivation,
 }

@@ -25,7 +25,19 @@ const TAGS: Parameter =
     Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "What policies see as aws:PrincipalTag");
 const TAG_KEYS: Parameter = Parameter::strings("TagKeys", "The tags to take away");
 
+const OWN_USER: Parameter = Parameter::string("UserName", "Name of the user; the caller if it is left out").at_least(1);
+const ACCESS_KEY: Parameter = Parameter::string("AccessKeyId", "Id of the access key").required().at_least(16);
+const TRUST: &str = "Who may assume it, as JSON, or file://FILE";
+
 const OPERATIONS: &[Operation] = &[
+    operation!(
+        "CreateAccessKey",
+        MALFORMED,
+        iam::CreateAccessKeyRequest,
+        iam::create_access_key,
+        "Makes an access key; its secret is in this answer alone"
+    )
+    .takes(&[OWN_USER]),
     operation!(
         "CreateRole",
         MALFORMED,
@@ -36,10 +48,23 @@ const OPERATIONS: &[Operation] = &[
     .takes(&[
         PATH,
         ROLE,
-        Parameter::string("AssumeRolePolicyDocument", "Who may assume it, as JSON; kept and not evaluated")
-            .required()
-            .at_least(1),
+        Parameter::string("AssumeRolePolicyDocument", TRUST).required().at_least(1),
+        Parameter::string("Description", "What the role is for"),
+        Parameter::integer("MaxSessionDuration", "Its longest session in seconds: 3600 (unless given) to 43200")
+            .at_least(3600),
         TAGS,
+    ]),
+    operation!(
+        "CreateServiceLinkedRole",
+        MALFORMED,
+        iam::CreateServiceLinkedRoleRequest,
+        iam::create_service_linked_role,
+        "Makes the role of a service, such as EC2 Auto Scaling's"
+    )
+    .takes(&[
+        Parameter::string("AWSServiceName", "The service, such as autoscaling.amazonaws.com").required().at_least(1),
+        Parameter::string("Description", "What the role is for"),
+        Parameter::string("CustomSuffix", "Tells several roles of a service apart").at_least(1),
     ]),
     operation!(
         "CreateUser",
@@ -49,6 +74,14 @@ const OPERATIONS: &[Operation] = &[
         "Makes a user, who may do nothing yet"
     )
     .takes(&[PATH, USER, TAGS]),
+    operation!(
+        "DeleteAccessKey",
+        MALFORMED,
+        iam::DeleteAccessKeyRequest,
+        iam::delete_access_key,
+        "Deletes an access key"
+    )
+    .takes(&[OWN_USER, ACCESS_KEY]),
     operation!("DeleteRole", MALFORMED, iam::DeleteRoleRequest, iam::delete_role, "Removes a role without policies")
         .takes(&[ROLE]),
     operation!(
@@ -59,6 +92,14 @@ const OPERATIONS: &[Operation] = &[
         "Takes a policy from a role"
     )
     .takes(&[ROLE, POLICY]),
+    operation!(
+        "DeleteServiceLinkedRole",
+        MALFORMED,
+        iam::DeleteServiceLinkedRoleRequest,
+        iam::delete_service_linked_role,
+        "Removes the role of a service"
+    )
+    .takes(&[ROLE]),
     operation!("DeleteUser", MALFORMED, iam::DeleteUserRequest, iam::delete_user, "Removes a user without policies")
         .takes(&[USER]),
     operation!(
@@ -75,6 +116,14 @@ const OPERATIONS: &[Operation] = &[
     operation!("GetUser", MALFORMED, iam::GetUserRequest, iam::get_user, "Shows a user").takes(&[USER]),
     operation!("GetUserPolicy", MALFORMED, iam::GetUserPolicyRequest, iam::get_user_policy, "Shows a policy of a user")
         .takes(&[USER, POLICY]),
+    operation!(
+        "ListAccessKeys",
+        MALFORMED,
+        iam::ListAccessKeysRequest,
+        iam::list_access_keys,
+        "Lists the access keys of a user, without their secrets"
+    )
+    .takes(&[OWN_USER]),
     operation!(
         "ListRolePolicies",
         MALFORMED,
@@ -111,4 +160,24 @@ const OPERATIONS: &[Operation] = &[
         .takes(&[ROLE, TAG_KEYS.required()]),
     operation!("UntagUser", MALFORMED, iam::UntagUserRequest, iam::untag_user, "Takes tags from a user")
         .takes(&[USER, TAG_KEYS.required()]),
+    operation!(
+        "UpdateAccessKey",
+        MALFORMED,
+        iam::UpdateAccessKeyRequest,
+        iam::update_access_key,
+        "Makes an access key active or inactive"
+    )
+    .takes(&[
+        OWN_USER,
+        ACCESS_KEY,
+        Parameter::choice("Status", &["Active", "Inactive"], "What it is to be").required(),
+    ]),
+    operation!(
+        "UpdateAssumeRolePolicy",
+        MALFORMED,
+        iam::UpdateAssumeRolePolicyRequest,
+        iam::update_assume_role_policy,
+        "Says anew who may assume a role"
+    )
+    .takes(&[ROLE, Parameter::string("PolicyDocument", TRUST).required().at_least(1)]),
 ];

@@ -29,6 +29,7 @@ mod kms_unsupported;
 mod members;
 mod names;
 mod parameter;
+mod sts;
 mod validate;
 
 pub use members::members_of;
@@ -39,11 +40,12 @@ pub use validate::validate;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use zeroize::Zeroize as _;
 
 use crate::gate::{Call, ServiceError};
 
 /// Every service, in the order in which help lists them.
-pub static SERVICES: &[&Service] = &[&kms::KMS, &ec2::EC2, &iam::IAM, &cloudtrail::CLOUDTRAIL];
+pub static SERVICES: &[&Service] = &[&kms::KMS, &ec2::EC2, &iam::IAM, &sts::STS, &cloudtrail::CLOUDTRAIL];
 
 /// A service of AWS: its endpoint prefix and its operations.
 #[derive(Debug)]
@@ -143,6 +145,16 @@ pub fn typed<Q: DeserializeOwned, R: Serialize>(
     }
 }
 
+/// Overwrites every text in a result, which may hold a plaintext or a secret access key; lists and names stay.
+pub fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// An [`Operation`] that runs `$function` on a `$request`; a request of another shape is refused with `$malformed`.
 #[macro_export]
 macro_rules! operation {
@@ -211,5 +223,12 @@ mod tests {
             let error = (operation.run)(&call, json!({"Surely": "unknown"})).unwrap_err();
             assert!(error.to_string().contains("unknown field"), "{} {}: {error}", service.name, operation.name);
         }
+    }
+
+    #[test]
+    fn a_wiped_result_holds_no_text() {
+        let mut result = serde_json::json!({"Plaintext": "c2VjcmV0", "Keys": [{"Name": "k"}], "Size": 1});
+        wipe(&mut result);
+        assert_eq!(result, serde_json::json!({"Plaintext": "", "Keys": [{"Name": ""}], "Size": 1}));
     }
 }

@@ -27,7 +27,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use serde_json::{Map, Value};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use self::grammar::{Action, Extra, Given, Invocation, Parsed};
 use self::own::{Body, Outcome};
@@ -144,28 +144,19 @@ fn show_page(globals: &Globals, title: &str, mut result: Value, next: Option<Str
 fn show(globals: &Globals, title: &str, mut result: Value) -> Result<(), CliError> {
     if let Some(query) = &globals.query {
         let found = query.search(&result)?;
-        wipe(&mut result);
+        api::wipe(&mut result);
         result = found;
     }
     let width = if io::stdout().is_terminal() { comfy_table::Table::new().width() } else { None };
     let mut text = Zeroizing::new(Vec::with_capacity(OUTPUT_CAPACITY));
     let rendered = render::render(&result, globals.output, title, width, &mut *text);
-    wipe(&mut result);
+    api::wipe(&mut result);
     rendered?;
     print(&text)
 }
 
 /// Room for any result with a plaintext in it, so that the buffer is not moved while it grows.
 const OUTPUT_CAPACITY: usize = 64 << 10;
-
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(items) => items.iter_mut().for_each(wipe),
-        Value::Object(members) => members.values_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
 
 fn print(text: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
@@ -236,13 +227,6 @@ mod tests {
                 prop_assert!(error.report(true).starts_with('\n'));
             }
         }
-    }
-
-    #[test]
-    fn a_wiped_result_holds_no_text() {
-        let mut result = serde_json::json!({"Plaintext": "c2VjcmV0", "Keys": [{"Name": "k"}], "Size": 1});
-        wipe(&mut result);
-        assert_eq!(result, serde_json::json!({"Plaintext": "", "Keys": [{"Name": ""}], "Size": 1}));
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn through_front_end<'h>(call: &Call<'h>) -> Call<'h> {
 fn internal<'h>(call: &Call<'h>, principal: Principal, request_id: &str) -> Call<'h> {
     Call {
         principal,
+        credential: None,
         request_id: request_id.to_owned(),
         source_ip: INTERNAL.to_owned(),
         user_agent: INTERNAL.to_owned(),

@@ -23,6 +23,9 @@ pub fn common_keys(call: &Call<'_>, now: Time, requester: &Requester) -> Context
         now,
     };
     facts.describe(requester, &mut context);
+    if let Some(issued) = call.credential.as_ref().and_then(|credential| credential.issued) {
+        context.set("aws:TokenIssueTime", issued.to_seconds_string());
+    }
     context
 }
 

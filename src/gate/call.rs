@@ -1,8 +1,20 @@
 //! Who calls what for whom: the first argument of every operation.
 
+use crate::clock::Time;
 use crate::iam::Principal;
 use crate::ids::{self, AccountId, Region};
 use crate::store::Home;
+
+/// The credentials with which a call was signed, as its record and its policies see them. Never a secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Credential {
+    /// The access key id: `AKIA…`, or `ASIA…` of a session.
+    pub access_key_id: String,
+    /// When a session's credentials were issued; `None` for an access key.
+    pub issued: Option<Time>,
+    /// The ARN of a session's role with its path, where that is known.
+    pub issuer: Option<String>,
+}
 
 /// A call: the home it runs in, who makes it, and through which service.
 #[derive(Clone, Debug)]
@@ -11,6 +23,8 @@ pub struct Call<'h> {
     pub home: &'h Home,
     /// Who makes it.
     pub principal: Principal,
+    /// What it was signed with; `None` for a caller who is believed without.
+    pub credential: Option<Credential>,
     /// The account whose resources it means; the principal's own unless said otherwise.
     pub account: AccountId,
     /// The Region it is made in.
@@ -33,6 +47,7 @@ impl<'h> Call<'h> {
         Self {
             home,
             principal,
+            credential: None,
             account,
             region,
             via: None,
@@ -66,6 +81,6 @@ impl<'h> Call<'h> {
     /// same request id (as the Decrypt of an attach shares its `CreateGrant`'s).
     #[must_use]
     pub fn by(&self, principal: Principal) -> Self {
-        Self { principal, ..self.clone() }
+        Self { principal, credential: None, ..self.clone() }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clock::Time;
-use crate::iam::{Principal, made_up_id};
+use crate::iam::{Principal, linked, made_up_id};
 use crate::ids::AccountId;
 
 use super::Call;
@@ -18,14 +18,20 @@ pub(super) struct Identity {
 /// The identity of `call`'s principal at `now`.
 ///
 /// The ids that AWS would have made (`AIDA…`, `AROA…`, access keys) are derived from the principal's ARN, so that they
-/// are the same in every record; a session is taken to begin with the call.
+/// are the same in every record; a session is taken to begin with the call. A call that was signed has its own access key,
+/// and its session began when that was issued.
 pub(super) fn identity(call: &Call<'_>, now: Time) -> Identity {
     let arn = call.principal.arn();
     let account = call.principal.account();
+    let credential = call.credential.as_ref();
+    let key_of = |prefix: &str| match credential {
+        Some(credential) => credential.access_key_id.clone(),
+        None => made_up_id(prefix, &arn),
+    };
     let invoked_by = call.via.is_some().then_some(call.source_ip.as_str());
     let (mut json, username, access_key_id) = match &call.principal {
         Principal::Root(_) => {
-            let key = made_up_id("AKIA", &arn);
+            let key = key_of("AKIA");
             let json = json!({
                 "type": "Root", "principalId": account.as_str(), "arn": arn, "accountId": account.as_str(),
                 "accessKeyId": key,
@@ -33,7 +39,7 @@ pub(super) fn identity(call: &Call<'_>, now: Time) -> Identity {
             (json, Some("root".to_owned()), Some(key))
         }
         Principal::User { name, .. } => {
-            let key = made_up_id("AKIA", &arn);
+            let key = key_of("AKIA");
             let name = name.rsplit('/').next().unwrap_or(name);
             let json = json!({
                 "type": "IAMUser", "principalId": made_up_id("AIDA", &arn), "arn": arn,
@@ -42,13 +48,20 @@ pub(super) fn identity(call: &Call<'_>, now: Time) -> Identity {
             (json, Some(name.to_owned()), Some(key))
         }
         Principal::AssumedRole { role, session, .. } => {
-            let key = made_up_id("ASIA", &arn);
-            let role_arn = format!("arn:aws:iam::{account}:role/{role}");
-            let role_id = made_up_id("AROA", &role_arn);
+            let key = key_of("ASIA");
+            let bare_arn = format!("arn:aws:iam::{account}:role/{role}");
+            let role_id = made_up_id("AROA", &bare_arn);
+            let role_arn = match credential.and_then(|credential| credential.issuer.clone()) {
+                Some(issuer) => issuer,
+                None => {
+                    linked::path_of(role).map_or(bare_arn, |path| format!("arn:aws:iam::{account}:role{path}{role}"))
+                }
+            };
+            let begun = credential.and_then(|credential| credential.issued).unwrap_or(now);
             let json = json!({
                 "type": "AssumedRole", "principalId": format!("{role_id}:{session}"), "arn": arn,
                 "accountId": account.as_str(), "accessKeyId": key,
-                "sessionContext": session_context(&role_id, &role_arn, account, role, now),
+                "sessionContext": session_context(&role_id, &role_arn, account, role, begun),
             });
             (json, Some(session.clone()), Some(key))
         }

@@ -15,7 +15,7 @@ mod run;
 mod settle;
 
 pub use authorise::{UNDETERMINED, authorise, common_keys, decide, owner_keys, refusal};
-pub use call::Call;
+pub use call::{Call, Credential};
 pub use error::{Refusal, ServiceError, chain};
 pub use operation::{Operation, Service};
 pub use run::{Draft, Elsewhere, Step, run, run_steps};

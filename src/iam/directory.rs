@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension as _, params};
 use crate::ids::AccountId;
 use crate::store::{StoreError, Transaction};
 
+use super::linked;
 use super::policy::{Policy, PolicyKind};
 use super::principal::Principal;
 use super::requester::{Identity, NamedPolicy, Requester};
@@ -52,6 +53,10 @@ pub struct Entity {
     pub created: i64,
     /// A role's trust policy, as it was given.
     pub trust: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The longest session of a role in seconds: 3600 to 43,200.
+    pub max_session: i64,
 }
 
 impl Entity {
@@ -69,7 +74,7 @@ pub fn find(
     name: &str,
 ) -> Result<Option<Entity>, StoreError> {
     let mut statement = tx.prepare_cached(
-        "SELECT entity, name, path, id, created, trust FROM iam_entities WHERE account = ?1 AND kind = ?2 AND name = ?3",
+        "SELECT entity, name, path, id, created, trust, description, max_session FROM iam_entities WHERE account = ?1 AND kind = ?2 AND name = ?3",
     )?;
     let found = statement.query_row(params![account.as_str(), kind.name(), name], |row| {
         Ok(Entity {
@@ -81,6 +86,8 @@ pub fn find(
             id: row.get(3)?,
             created: row.get(4)?,
             trust: row.get(5)?,
+            description: row.get(6)?,
+            max_session: row.get(7)?,
         })
     });
     Ok(found.optional()?)
@@ -130,6 +137,8 @@ pub fn requester(tx: &Transaction<'_>, principal: &Principal) -> Result<Requeste
         Principal::AssumedRole { role, .. } if *role != entity.name => {
             Identity::Unknown(format!("there is no role {role}: its name is {}", entity.name))
         }
+        // AWS's policy of it is all that it has.
+        Principal::AssumedRole { role, .. } if linked::is_linked(role) => return Ok(requester),
         _ => policies(tx, &entity)?,
     };
     requester.tags = Some(tags(tx, &entity)?);

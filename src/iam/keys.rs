@@ -94,6 +94,9 @@ pub static KEYS: &[KeyInfo] = &[
     one("aws:ResourceAccount", KeyType::String),
     one("aws:ResourceOrgID", KeyType::String),
     many("aws:ResourceOrgPaths", KeyType::String),
+    // STS.
+    one("sts:ExternalId", KeyType::String),
+    one("sts:RoleSessionName", KeyType::String),
     // KMS.
     one("kms:BypassPolicyLockoutSafetyCheck", KeyType::Bool),
     one("kms:CallerAccount", KeyType::String),

@@ -32,6 +32,7 @@ mod evaluate;
 mod facts;
 mod json;
 mod keys;
+pub mod linked;
 mod names;
 mod pattern;
 mod policy;

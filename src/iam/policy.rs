@@ -13,6 +13,8 @@ pub enum PolicyKind {
     Key,
     /// A user or role: no statement says for whom.
     Identity,
+    /// A role, as to who may assume it: every statement says for whom, and of which resource none: it is the role.
+    Trust,
 }
 
 /// The language's version. Only the newer one has variables.
@@ -195,6 +197,13 @@ fn statement(at: &Place, node: &Node, kind: PolicyKind) -> Result<Statement, Pol
     members.end()?;
     match kind {
         PolicyKind::Key if principals.is_none() => Err(at.wrong("Missing required field Principal")),
+        PolicyKind::Trust if principals.is_none() => Err(at.wrong("AssumeRole policy must contain principals")),
+        PolicyKind::Trust if actions.is_none() => Err(at.wrong("AssumeRole policy must contain actions")),
+        PolicyKind::Trust if resources.is_some() => Err(at.wrong("Has prohibited field Resource")),
+        PolicyKind::Trust => {
+            let resources = Some(Element { negated: false, list: vec!["*".to_owned()] });
+            Ok(Statement { sid, effect, principals, actions, resources, conditions })
+        }
         PolicyKind::Identity if principals.is_some() => Err(at
             .wrong("A policy of a user or role does not say for whom")
             .worded("Policy document should not specify a principal.")),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::linked;
 use super::names::global_name;
-use super::policy::{Effect, Element, Policy, Statement, Version};
+use super::policy::Policy;
 use super::principal::{Principal, unique_id};
 
 /// A policy with the name by which a decision tells of it.
@@ -60,10 +61,11 @@ impl Requester {
     pub fn administrator(principal: Principal) -> Self {
         let identity = match principal {
             Principal::Ec2Infrastructure { .. } | Principal::Service { .. } => Identity::Nothing,
-            Principal::AssumedRole { ref role, .. } if role.starts_with(SERVICE_LINKED) => {
-                Identity::Policies(vec![service_linked_policy(role)])
-            }
-            Principal::Root(_) | Principal::User { .. } | Principal::AssumedRole { .. } => Identity::Administrator,
+            Principal::AssumedRole { ref role, .. } => match linked::policy_of(role) {
+                Some(policy) => Identity::Policies(vec![policy]),
+                None => Identity::Administrator,
+            },
+            Principal::Root(_) | Principal::User { .. } => Identity::Administrator,
         };
         let unique_id = unique_id(&principal);
         let tags = Some(BTreeMap::new());
@@ -143,7 +145,7 @@ impl Requester {
         let account = self.principal.account();
         let path = match &self.role_path {
             Some(path) => Some(path.clone()),
-            None => service_linked_path(role),
+            None => linked::path_of(role),
         };
         match path {
             Some(path) => context.set("aws:PrincipalArn", format!("arn:aws:iam::{account}:role{path}{role}")),
@@ -155,44 +157,6 @@ impl Requester {
             None => context.set_unknown("aws:userid", "the role's unique id is not known"),
         };
     }
-}
-
-/// How the name of a service-linked role begins.
-const SERVICE_LINKED: &str = "AWSServiceRoleFor";
-
-/// The policy of a service-linked role. AWS's own differ from role to role; what they share is that their service works with
-/// them and that keys are not in them, so that a key's policy or a grant must let the role in (Amazon EC2 Auto Scaling user
-/// guide, "Required AWS KMS key policy for use with encrypted volumes"). That this holds for every role is assumed.
-fn service_linked_policy(role: &str) -> NamedPolicy {
-    let element = |negated, text: &str| Some(Element { negated, list: vec![text.to_owned()] });
-    let statement = Statement {
-        sid: None,
-        effect: Effect::Allow,
-        principals: None,
-        actions: element(true, "kms:*"),
-        resources: element(false, "*"),
-        conditions: Vec::new(),
-    };
-    let policy = Policy { version: Version::V2012, id: None, statements: vec![statement] };
-    NamedPolicy::new(format!("AWS's policy of {role} (assumed: everything but KMS)"), policy)
-}
-
-/// The path of a role about which nothing is recorded: none, but for a service-linked role, whose path has the service's
-/// name.
-fn service_linked_path(role: &str) -> Option<String> {
-    let Some(of) = role.strip_prefix(SERVICE_LINKED) else { return Some("/".to_owned()) };
-    let service = match of {
-        "AutoScaling" => "autoscaling",
-        "EC2Spot" => "spot",
-        "EC2SpotFleet" => "spotfleet",
-        "AmazonEKS" => "eks",
-        "AmazonEKSNodegroup" => "eks-nodegroup",
-        "ECS" => "ecs",
-        "RDS" => "rds",
-        "Backup" => "backup",
-        _ => return None,
-    };
-    Some(format!("/aws-service-role/{service}.amazonaws.com/"))
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::tags::{self, Tag};
-use super::{authorise, changing, check_name, invalid, on_entity, reading, refused, run, title};
+use super::{
+    authorise, changing, check_name, credentials, invalid, linked_roles, on_entity, reading, refused, run, title,
+};
 use crate::clock::Time;
 use crate::gate::{Call, Operation, ServiceError, Step};
 use crate::iam::directory::{self, Entity, EntityKind};
-use crate::iam::{self, Principal};
-use crate::store::StoreError;
+use crate::iam::{self, Policy, PolicyKind, Principal, linked};
+use crate::store::{StoreError, Transaction};
 
 static CREATE_USER: Operation = changing("CreateUser");
 static GET_USER: Operation = reading("GetUser");
@@ -20,6 +22,7 @@ static CREATE_ROLE: Operation = changing("CreateRole");
 static GET_ROLE: Operation = reading("GetRole");
 static LIST_ROLES: Operation = reading("ListRoles");
 static DELETE_ROLE: Operation = changing("DeleteRole");
+static UPDATE_ASSUME_ROLE_POLICY: Operation = changing("UpdateAssumeRolePolicy");
 
 /// `CreateUser`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,13 +43,27 @@ pub struct CreateUserRequest {
 pub struct CreateRoleRequest {
     /// 1-64 letters, digits and `+=,.@_-`; unique in any case.
     pub role_name: String,
-    /// Who may assume it, as JSON. It is kept and not evaluated: who a caller is, `--principal` says.
+    /// Who may assume it, as JSON.
     pub assume_role_policy_document: String,
     /// `/` if absent, else with a slash at both ends.
     pub path: Option<String>,
+    /// What it is for, up to 1000 characters.
+    pub description: Option<String>,
+    /// Its longest session in seconds: 3600 (if absent) to 43,200.
+    pub max_session_duration: Option<i64>,
     /// Up to 50 tags, which a session's principal tags are.
     #[serde(default)]
     pub tags: Vec<Tag>,
+}
+
+/// `UpdateAssumeRolePolicy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct UpdateAssumeRolePolicyRequest {
+    /// The role.
+    pub role_name: String,
+    /// Who may assume it, as JSON.
+    pub policy_document: String,
 }
 
 macro_rules! name_request {
@@ -126,6 +143,12 @@ pub struct Role {
     pub create_date: Option<Time>,
     /// Its trust policy.
     pub assume_role_policy_document: Value,
+    /// What it is for; not in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its longest session in seconds; not in the answer that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_session_duration: Option<i64>,
     /// Its tags, if it has any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
@@ -170,15 +193,33 @@ pub struct ListRolesResponse {
 /// Makes a user, who may do nothing until a policy says so.
 pub fn create_user(call: &Call<'_>, req: CreateUserRequest) -> Result<UserResponse, ServiceError> {
     let new =
-        New { kind: EntityKind::User, name: &req.user_name, path: req.path.as_deref(), tags: &req.tags, trust: None };
+        New { kind: EntityKind::User, name: &req.user_name, path: req.path.as_deref(), tags: &req.tags, role: None };
     create(call, &CREATE_USER, &new, |step, entity| Ok(UserResponse { user: user(step, entity)? }))
 }
 
 /// Makes a role, whose sessions may do nothing until a policy says so.
 pub fn create_role(call: &Call<'_>, req: CreateRoleRequest) -> Result<RoleResponse, ServiceError> {
-    let trust = Some(req.assume_role_policy_document.as_str());
-    let new = New { kind: EntityKind::Role, name: &req.role_name, path: req.path.as_deref(), tags: &req.tags, trust };
-    create(call, &CREATE_ROLE, &new, |step, entity| Ok(RoleResponse { role: role(step, entity)? }))
+    let (name, path) = (req.role_name.as_str(), req.path.as_deref());
+    let new = New { kind: EntityKind::Role, name, path, tags: &req.tags, role: Some(&req) };
+    create(call, &CREATE_ROLE, &new, |step, entity| {
+        // As AWS answers: what a role is for and its longest session are shown by those who look at it.
+        let role = Role { description: None, max_session_duration: None, ..role(step, entity)? };
+        Ok(RoleResponse { role })
+    })
+}
+
+/// Says anew who may assume a role.
+pub fn update_assume_role_policy(call: &Call<'_>, req: UpdateAssumeRolePolicyRequest) -> Result<(), ServiceError> {
+    let parameters = json!({"roleName": req.role_name, "policyDocument": req.policy_document});
+    on_entity(call, &UPDATE_ASSUME_ROLE_POLICY, EntityKind::Role, &req.role_name, parameters, |step, entity| {
+        linked_roles::check_unprotected(entity)?;
+        check_trust(&req.policy_document)?;
+        step.tx.execute(
+            "UPDATE iam_entities SET trust = ?2 WHERE entity = ?1",
+            params![entity.row, req.policy_document],
+        )?;
+        Ok(())
+    })
 }
 
 struct New<'a> {
@@ -186,7 +227,60 @@ struct New<'a> {
     name: &'a str,
     path: Option<&'a str>,
     tags: &'a [Tag],
-    trust: Option<&'a str>,
+    role: Option<&'a CreateRoleRequest>,
+}
+
+impl New<'_> {
+    fn recorded(&self) -> Value {
+        let mut parameters = json!({format!("{}Name", self.kind.name()): self.name});
+        let role = self.role;
+        for (name, value) in [
+            ("path", self.path),
+            ("assumeRolePolicyDocument", role.map(|role| role.assume_role_policy_document.as_str())),
+            ("description", role.and_then(|role| role.description.as_deref())),
+        ] {
+            if let Some(value) = value {
+                parameters[name] = value.into();
+            }
+        }
+        if let Some(seconds) = role.and_then(|role| role.max_session_duration) {
+            parameters["maxSessionDuration"] = seconds.into();
+        }
+        if !self.tags.is_empty() {
+            parameters["tags"] = tags::recorded(self.tags);
+        }
+        parameters
+    }
+
+    fn check(&self) -> Result<(), ServiceError> {
+        check_name(&format!("{}Name", self.kind.name()), self.name)?;
+        check_path(self.path.unwrap_or("/"))?;
+        tags::check(self.tags)?;
+        let Some(role) = self.role else { return Ok(()) };
+        if linked::is_linked(self.name) {
+            // That the name is reserved is documented, its error is *assumed*.
+            return Err(refused("InvalidInput", 400, "Names that begin with AWSServiceRoleFor are reserved."));
+        }
+        if role.description.as_ref().is_some_and(|description| description.chars().count() > 1000) {
+            return Err(invalid(
+                "1 validation error detected: Value at 'description' failed to satisfy constraint: Member must have length less than or equal to 1000",
+            ));
+        }
+        if let Some(seconds) = role.max_session_duration.filter(|seconds| !(3600..=43_200).contains(seconds)) {
+            let bound = if seconds < 3600 { "greater than or equal to 3600" } else { "less than or equal to 43200" };
+            return Err(invalid(format!(
+                "1 validation error detected: Value '{seconds}' at 'maxSessionDuration' failed to satisfy constraint: Member must have value {bound}"
+            )));
+        }
+        check_trust(&role.assume_role_policy_document)
+    }
+}
+
+fn check_trust(document: &str) -> Result<(), ServiceError> {
+    match Policy::parse(document, PolicyKind::Trust) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused("MalformedPolicyDocument", 400, error.to_string())),
+    }
 }
 
 fn create<T: Serialize>(
@@ -196,75 +290,85 @@ fn create<T: Serialize>(
     answer: impl FnOnce(&Step<'_>, &Entity) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
     let kind = new.kind;
-    let path = new.path.unwrap_or("/");
-    let mut parameters = json!({format!("{}Name", kind.name()): new.name});
-    for (name, value) in [("path", new.path), ("assumeRolePolicyDocument", new.trust)] {
-        if let Some(value) = value {
-            parameters[name] = value.into();
-        }
-    }
-    if !new.tags.is_empty() {
-        parameters["tags"] = tags::recorded(new.tags);
-    }
-    run(call, operation, parameters, |step| {
-        check_name(&format!("{}Name", kind.name()), new.name)?;
-        check_path(path)?;
-        tags::check(new.tags)?;
-        let trust = new.trust.map(serde_json::from_str::<Value>).transpose();
-        if !trust.is_ok_and(|trust| trust.is_none_or(|trust| trust.is_object())) {
-            return Err(refused("MalformedPolicyDocument", 400, "This policy contains invalid Json"));
-        }
-        let account = &call.account;
-        let principal = match kind {
-            EntityKind::User => {
-                Principal::User { account: account.clone(), name: format!("{}{}", &path[1..], new.name) }
-            }
-            EntityKind::Role => {
-                Principal::AssumedRole { account: account.clone(), role: new.name.to_owned(), session: String::new() }
-            }
-        };
+    run(call, operation, new.recorded(), |step| {
+        new.check()?;
+        let trust = new.role.map(|role| role.assume_role_policy_document.as_str());
+        let entity = new_entity(call, kind, new.name, new.path.unwrap_or("/"), trust, step.now);
         let entity = Entity {
-            row: 0,
-            account: account.clone(),
-            kind,
-            name: new.name.to_owned(),
-            path: path.to_owned(),
-            id: iam::unique_id(&principal).unwrap_or_default(),
-            created: step.now.micros(),
-            trust: new.trust.map(str::to_owned),
+            description: new.role.and_then(|role| role.description.clone()),
+            max_session: new.role.and_then(|role| role.max_session_duration).unwrap_or(entity.max_session),
+            ..entity
         };
         authorise(step, operation, &entity.arn())?;
-        if directory::find(step.tx, account, kind, new.name)?.is_some() {
+        if directory::find(step.tx, &call.account, kind, new.name)?.is_some() {
             let message = format!("{} with name {} already exists.", title(kind), new.name);
             return Err(refused("EntityAlreadyExists", 409, message));
         }
-        step.tx
-            .prepare_cached(
-                "INSERT INTO iam_entities (account, kind, name, path, id, created, trust)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )
-            .map_err(StoreError::from)?
-            .execute(params![
-                account.as_str(),
-                kind.name(),
-                entity.name,
-                entity.path,
-                entity.id,
-                entity.created,
-                entity.trust
-            ])?;
-        let entity = Entity { row: step.tx.last_insert_rowid(), ..entity };
+        let entity = insert(step.tx, entity)?;
         tags::put(step.tx, &entity, new.tags)?;
-        let mut recorded = json!({
-            "path": entity.path, format!("{}Name", kind.name()): entity.name, format!("{}Id", kind.name()): entity.id,
-            "arn": entity.arn(), "createDate": step.now.to_trail_date_string(),
-        });
-        if let Some(trust) = &entity.trust {
-            recorded["assumeRolePolicyDocument"] = trust.as_str().into();
-        }
-        step.draft.set_response(json!({kind.name(): recorded}));
+        step.draft.set_response(json!({kind.name(): recorded(&entity, step.now)}));
         answer(step, &entity)
     })
+}
+
+/// A user or role that is not in the store yet.
+pub(super) fn new_entity(
+    call: &Call<'_>,
+    kind: EntityKind,
+    name: &str,
+    path: &str,
+    trust: Option<&str>,
+    now: Time,
+) -> Entity {
+    let account = call.account.clone();
+    let principal = match kind {
+        EntityKind::User => Principal::User { account, name: format!("{}{name}", &path[1..]) },
+        EntityKind::Role => Principal::AssumedRole { account, role: name.to_owned(), session: String::new() },
+    };
+    Entity {
+        row: 0,
+        account: call.account.clone(),
+        kind,
+        name: name.to_owned(),
+        path: path.to_owned(),
+        id: iam::unique_id(&principal).unwrap_or_default(),
+        created: now.micros(),
+        trust: trust.map(str::to_owned),
+        description: None,
+        max_session: 3600,
+    }
+}
+
+pub(super) fn insert(tx: &Transaction<'_>, entity: Entity) -> Result<Entity, StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO iam_entities (account, kind, name, path, id, created, trust, description, max_session)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        entity.account.as_str(),
+        entity.kind.name(),
+        entity.name,
+        entity.path,
+        entity.id,
+        entity.created,
+        entity.trust,
+        entity.description,
+        entity.max_session
+    ])?;
+    Ok(Entity { row: tx.last_insert_rowid(), ..entity })
+}
+
+/// A new user or role as CloudTrail shows it.
+pub(super) fn recorded(entity: &Entity, now: Time) -> Value {
+    let kind = entity.kind.name();
+    let mut recorded = json!({
+        "path": entity.path, format!("{kind}Name"): entity.name, format!("{kind}Id"): entity.id,
+        "arn": entity.arn(), "createDate": now.to_trail_date_string(),
+    });
+    if let Some(trust) = &entity.trust {
+        recorded["assumeRolePolicyDocument"] = trust.as_str().into();
+    }
+    recorded
 }
 
 /// A path is `/`, or begins and ends with a slash; up to 512 printable characters.
@@ -331,7 +435,7 @@ fn list<T>(
     })
 }
 
-/// Removes a user that has no policies.
+/// Removes a user that has no policies and no access keys.
 pub fn delete_user(call: &Call<'_>, req: DeleteUserRequest) -> Result<(), ServiceError> {
     delete(call, &DELETE_USER, EntityKind::User, &req.user_name)
 }
@@ -344,11 +448,15 @@ pub fn delete_role(call: &Call<'_>, req: DeleteRoleRequest) -> Result<(), Servic
 fn delete(call: &Call<'_>, operation: &Operation, kind: EntityKind, name: &str) -> Result<(), ServiceError> {
     let parameters = json!({format!("{}Name", kind.name()): name});
     on_entity(call, operation, kind, name, parameters, |step, entity| {
+        linked_roles::check_unprotected(entity)?;
+        if step.tx.prepare_cached("SELECT 1 FROM iam_access_keys WHERE entity = ?1")?.exists([entity.row])? {
+            return Err(refused("DeleteConflict", 409, "Cannot delete entity, must delete access keys first."));
+        }
         if step.tx.prepare_cached("SELECT 1 FROM iam_policies WHERE entity = ?1")?.exists([entity.row])? {
             return Err(refused("DeleteConflict", 409, "Cannot delete entity, must delete policies first."));
         }
         step.tx.execute("DELETE FROM iam_entities WHERE entity = ?1", [entity.row])?;
-        Ok(())
+        Ok(credentials::changed(step.tx)?)
     })
 }
 
@@ -363,7 +471,7 @@ fn user(step: &Step<'_>, entity: &Entity) -> Result<User, ServiceError> {
     })
 }
 
-fn role(step: &Step<'_>, entity: &Entity) -> Result<Role, ServiceError> {
+pub(super) fn role(step: &Step<'_>, entity: &Entity) -> Result<Role, ServiceError> {
     Ok(Role {
         path: entity.path.clone(),
         role_name: entity.name.clone(),
@@ -372,6 +480,8 @@ fn role(step: &Step<'_>, entity: &Entity) -> Result<Role, ServiceError> {
         create_date: Time::from_micros(entity.created),
         assume_role_policy_document: serde_json::from_str(entity.trust.as_deref().unwrap_or("null"))
             .map_err(ServiceError::machine)?,
+        description: entity.description.clone(),
+        max_session_duration: Some(entity.max_session),
         tags: tags::of(step.tx, entity)?,
     })
 }

@@ -1,17 +1,32 @@
-//! IAM: users and roles, their inline policies and tags (IAM API reference).
+//! IAM: users and roles, their inline policies, tags and credentials (IAM API reference), and STS, which makes more of these.
 //!
-//! As much of IAM as decides what a call may do: there are no groups, no managed policies and no credentials. A principal
+//! As much of IAM as decides what a call may do: there are no groups and no managed policies. A principal
 //! that was never made here is an administrator of its account; one that was made has what its policies say
 //! (`docs/iam.md`). IAM is global: its records are in us-east-1, whatever the Region of the call.
 
+mod access_keys;
+pub mod credentials;
 mod entities;
+mod linked_roles;
 mod policies;
+pub mod sts;
 mod tags;
+
+pub use access_keys::{
+    AccessKey, AccessKeyMetadata, CreateAccessKeyRequest, CreateAccessKeyResponse, DeleteAccessKeyRequest,
+    ListAccessKeysRequest, ListAccessKeysResponse, UpdateAccessKeyRequest, create_access_key, delete_access_key,
+    list_access_keys, update_access_key,
+};
 
 pub use entities::{
     CreateRoleRequest, CreateUserRequest, DeleteRoleRequest, DeleteUserRequest, GetRoleRequest, GetUserRequest,
-    ListRolesRequest, ListRolesResponse, ListUsersRequest, ListUsersResponse, Role, RoleResponse, User, UserResponse,
-    create_role, create_user, delete_role, delete_user, get_role, get_user, list_roles, list_users,
+    ListRolesRequest, ListRolesResponse, ListUsersRequest, ListUsersResponse, Role, RoleResponse,
+    UpdateAssumeRolePolicyRequest, User, UserResponse, create_role, create_user, delete_role, delete_user, get_role,
+    get_user, list_roles, list_users, update_assume_role_policy,
+};
+pub use linked_roles::{
+    CreateServiceLinkedRoleRequest, DeleteServiceLinkedRoleRequest, DeleteServiceLinkedRoleResponse,
+    create_service_linked_role, delete_service_linked_role,
 };
 pub use policies::{
     DeleteRolePolicyRequest, DeleteUserPolicyRequest, GetRolePolicyRequest, GetRolePolicyResponse,
@@ -72,8 +87,19 @@ fn run<T>(
     parameters: Value,
     body: impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
+    run_steps(call, operation, parameters, |_| Ok(()), |step, &mut ()| body(step))
+}
+
+/// As [`run`], with a preparation outside the transaction.
+fn run_steps<P, T>(
+    call: &Call<'_>,
+    operation: &Operation,
+    parameters: Value,
+    prepare: impl FnOnce(&mut gate::Draft) -> Result<P, ServiceError>,
+    commit: impl FnOnce(&mut Step<'_>, &mut P) -> Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
     let region = REGION.parse().map_err(ServiceError::machine)?;
-    gate::run(&Call { region, ..call.clone() }, operation, parameters, body)
+    gate::run_steps(&Call { region, ..call.clone() }, operation, parameters, prepare, commit)
 }
 
 /// Lets the caller through or refuses it: `AccessDenied`, as IAM calls it.

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{changing, check_name, on_entity, reading, refused};
+use super::{changing, check_name, linked_roles, on_entity, reading, refused};
 use crate::gate::{Call, Operation, ServiceError};
 use crate::iam::directory::{Entity, EntityKind};
 use crate::iam::{Policy, PolicyKind};
@@ -143,6 +143,7 @@ fn put(
     let parameters = json!({format!("{}Name", kind.name()): name, "policyName": policy, "policyDocument": document});
     on_entity(call, operation, kind, name, parameters, |step, entity| {
         check_name("policyName", policy)?;
+        linked_roles::check_unprotected(entity)?;
         if let Err(error) = Policy::parse(document, PolicyKind::Identity) {
             let found = error.to_string();
             let message = error.aws.unwrap_or_else(|| "Syntax errors in policy.".to_owned());
@@ -209,6 +210,7 @@ fn delete(
 ) -> Result<(), ServiceError> {
     let parameters = json!({format!("{}Name", kind.name()): name, "policyName": policy});
     on_entity(call, operation, kind, name, parameters, |step, entity| {
+        linked_roles::check_unprotected(entity)?;
         let gone =
             step.tx.execute("DELETE FROM iam_policies WHERE entity = ?1 AND name = ?2", params![entity.row, policy])?;
         if gone == 0 { Err(no_such_policy(entity, policy)) } else { Ok(()) }

@@ -97,7 +97,7 @@ fn a_sessions_policies_and_tags_are_its_roles() {
     let (_base, home) = temporary();
     let (call, session) = (root(&home), by(&home, SESSION));
     let key = new_key(&call);
-    let trust = json!({"Version": "2012-10-17", "Statement": []}).to_string();
+    let trust = trust(&json!({"AWS": "123456789012"}), &json!({}));
     let role = json!({"RoleName": "App", "Path": "/team/", "AssumeRolePolicyDocument": trust,
         "Tags": [{"Key": "Team", "Value": "blue"}]});
     let made = ask(&call, create_role, role).unwrap();
@@ -195,3 +195,12 @@ fn iams_records_are_in_its_own_region() {
     assert_eq!(record["responseElements"]["user"]["arn"], ALICE);
     assert_eq!(record["requestParameters"], json!({"userName": "alice", "path": "/ops/"}));
 }
+
+/// A trust policy for `principal`, with more in its statement.
+fn trust(principal: &Value, more: &Value) -> String {
+    let mut statement = json!({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"});
+    statement.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"Version": "2012-10-17", "Statement": [statement]}).to_string()
+}
+
+mod credentials;

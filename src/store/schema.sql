@@ -257,7 +257,9 @@ CREATE TABLE iam_entities (
     path    TEXT NOT NULL,
     id      TEXT NOT NULL,           -- AIDA... or AROA...
     created INTEGER NOT NULL,
-    trust   TEXT,                    -- a role's trust policy, which is kept and not evaluated
+    trust   TEXT,                    -- a role's trust policy
+    description TEXT,
+    max_session INTEGER NOT NULL DEFAULT 3600, -- a role's longest session in seconds
     UNIQUE (account, kind, name)
 ) STRICT;
 
@@ -274,6 +276,30 @@ CREATE TABLE iam_tags (
     value  TEXT NOT NULL,
     PRIMARY KEY (entity, name)
 ) STRICT, WITHOUT ROWID;
+
+-- Access keys of users and of accounts' roots. The secret is sealed under the root key for the key's id.
+CREATE TABLE iam_access_keys (
+    id      TEXT PRIMARY KEY,
+    account TEXT NOT NULL,
+    entity  INTEGER REFERENCES iam_entities ON DELETE CASCADE, -- NULL: the account's root
+    status  TEXT NOT NULL CHECK (status IN ('Active', 'Inactive')),
+    created INTEGER NOT NULL,
+    sealed  BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX iam_access_keys_of ON iam_access_keys (account, entity);
+
+-- Sessions of roles with their temporary credentials. A session token rests only as its SHA-256.
+CREATE TABLE sts_sessions (
+    id         TEXT PRIMARY KEY,    -- the access key id, ASIA...
+    entity     INTEGER NOT NULL REFERENCES iam_entities ON DELETE CASCADE,
+    session    TEXT NOT NULL,
+    issued     INTEGER NOT NULL,
+    expires    INTEGER NOT NULL,
+    token_hash BLOB NOT NULL,
+    sealed     BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sts_sessions_of ON sts_sessions (entity);
+CREATE INDEX sts_sessions_by_end ON sts_sessions (expires);
 
 -- What the home says of an account. One that is not here is in no organisation.
 CREATE TABLE iam_accounts (
