@@ -41,6 +41,7 @@ sessions! {
     kms_keys
     output_forms
     pages
+    sts
     trail
     trail_files
     values

@@ -95,6 +95,7 @@ const REDACTIONS: &[(&str, &str)] = &[
     (r"\bvol-[0-9a-f]{17}\b", "VOLUME"),
     (r"\bi-[0-9a-f]{17}\b", "INSTANCE"),
     (r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|\+00:00)", "TIME"),
-    (r#"("(?:Plaintext|CiphertextBlob|GrantToken)": ")[A-Za-z0-9+/=_.-]+"#, "BASE64"),
+    (r#"("(?:Plaintext|CiphertextBlob|GrantToken|SecretAccessKey|SessionToken)": ")[A-Za-z0-9+/=_.-]+"#, "BASE64"),
+    (r"\b(AKIA|ASIA)[A-Z2-7]{16}\b", "ID"),
     ("\\b[0-9a-f]{64}\\b", "HEX"),
 ];

@@ -6,6 +6,7 @@
 mod bench;
 mod cli;
 mod console;
+mod credentials;
 mod demo;
 mod docs;
 mod ec2;

@@ -286,7 +286,7 @@ impl Normaliser {
                 let mut normal = serde_json::Map::new();
                 for (name, field) in fields {
                     let field = match name.as_str() {
-                        "creationDate" | "deletionDate" | "validTo"
+                        "creationDate" | "deletionDate" | "validTo" | "createDate" | "expiration"
                             if field.as_str().is_some_and(|text| text.contains(", ")) =>
                         {
                             json!("Jan 2, 2026 3:04:05 AM")
@@ -397,7 +397,7 @@ fn one_of_each_of_ec2() -> Vec<(&'static str, Value)> {
 }
 
 /// Compares records with `fixtures/trail/FOLDER/NAME.json`. `SNAPSHOTS=overwrite` writes them anew; look at the difference.
-fn compare(folder: &str, records: Vec<(&'static str, Value)>) {
+pub fn compare(folder: &str, records: Vec<(&'static str, Value)>) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/trail").join(folder);
     let mut names: Vec<_> = records.iter().map(|(name, _)| format!("{name}.json")).collect();
     for (name, record) in records {
@@ -462,7 +462,7 @@ const SCHEMA: [(&str, &str, bool); 23] = [
 ];
 
 /// What of `record` is not as the schema says.
-fn faults(record: &Value) -> Vec<String> {
+pub fn faults(record: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     let fields = record.as_object().unwrap();
     let order = fields.keys().filter_map(|name| SCHEMA.iter().position(|(known, ..)| known == name));
