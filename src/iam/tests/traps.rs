@@ -196,7 +196,7 @@ fn a_service_linked_role_is_let_in_by_the_key_policy_alone() {
             Question { requester: &requester, action, resource: "*", owner: &owner(), policy, context: &context };
         evaluate(&question).is_allowed()
     };
-    assert!(ask("ec2:CreateVolume") && !ask("kms:CreateKey"));
+    assert!(ask("ec2:RunInstances") && !ask("kms:CreateKey"));
 }
 
 #[test]
