@@ -33,6 +33,7 @@ sessions! {
     iam
     usage_errors
     configuration_errors
+    ec2_instances
     ec2_volumes
     faults
     kms_crypto

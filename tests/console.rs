@@ -94,6 +94,8 @@ const REDACTIONS: &[(&str, &str)] = &[
     ("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
     (r"\bvol-[0-9a-f]{17}\b", "VOLUME"),
     (r"\bi-[0-9a-f]{17}\b", "INSTANCE"),
+    (r"\br-[0-9a-f]{17}\b", "RESERVATION"),
+    (r"User initiated \([0-9: -]+ GMT\)", "USER INITIATED"),
     (r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|\+00:00)", "TIME"),
     (r#"("(?:Plaintext|CiphertextBlob|GrantToken|SecretAccessKey|SessionToken)": ")[A-Za-z0-9+/=_.-]+"#, "BASE64"),
     (r"\b(AKIA|ASIA)[A-Z2-7]{16}\b", "ID"),

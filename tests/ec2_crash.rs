@@ -387,3 +387,58 @@ fn a_storm_of_kills_leaves_nothing_over_and_loses_nothing_flushed() {
     }
     assert_eq!((home.processes(), grants(home, &storm.scene.cmk)), (vec![], json!([])), "every lock could be had");
 }
+
+/// Every volume is in use by an instance that runs, or there is none; no file, grant or process is left besides.
+fn nothing_is_left_besides(home: &Home, key: &str) {
+    let shown = home.json("ec2 describe-instances")["Reservations"].clone();
+    let mut attached = 0;
+    for instance in shown.as_array().unwrap().iter().flat_map(|one| one["Instances"].as_array().unwrap()) {
+        let mappings = instance["BlockDeviceMappings"].as_array().unwrap().len();
+        match instance["State"]["Name"].as_str().unwrap() {
+            "running" => assert_eq!(mappings, 2, "{instance}"),
+            "terminated" => assert_eq!(mappings, 0, "{instance}"),
+            other => panic!("{other} is no state to rest in: {instance}"),
+        }
+        attached += mappings;
+    }
+    let volumes = volumes(home);
+    assert_eq!(volumes.len(), attached, "{volumes:?}");
+    assert!(volumes.iter().all(|volume| volume["State"] == "in-use"), "{volumes:?}");
+    assert_eq!(grants(home, key).as_array().unwrap().len(), attached);
+    eventually("exporters end with their instances", || home.processes().len() == attached);
+}
+
+#[test]
+fn a_launch_that_is_killed_leaves_whole_instances_or_none() {
+    let home = Home::new();
+    let key = home.json("kms create-key")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let mapping = |device: &str| format!("DeviceName={device},Ebs={{VolumeSize=1,Encrypted=true,KmsKeyId={key}}}");
+    let (one, other) = (mapping("/dev/sdf"), mapping("/dev/sdg"));
+    let run = ["ec2", "run-instances", "--image-id", "ami-12345678", "--block-device-mappings", &one, &other];
+    let whole = duration(&mut home.command(run));
+    let rounds = rounds() / 2;
+    for round in 0..rounds {
+        killed(&mut home.command(run), whole, round, rounds);
+        if round % 4 == 3 {
+            nothing_is_left_besides(&home, &key);
+        }
+    }
+    nothing_is_left_besides(&home, &key);
+}
+
+#[test]
+fn a_termination_that_is_killed_is_finished() {
+    let home = Home::new();
+    let key = home.json("kms create-key")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let mapping = |device: &str| format!("DeviceName={device},Ebs={{VolumeSize=1,Encrypted=true,KmsKeyId={key}}}");
+    let (one, other) = (mapping("/dev/sdf"), mapping("/dev/sdg"));
+    let run = ["ec2", "run-instances", "--image-id", "ami-12345678", "--block-device-mappings", &one, &other];
+    let launch = || home.json_of(&run)["Instances"][0]["InstanceId"].as_str().unwrap().to_owned();
+    let terminate = |id: &str| home.command(["ec2", "terminate-instances", "--instance-ids", id]);
+    let whole = duration(&mut terminate(&launch()));
+    let rounds = rounds() / 3;
+    for round in 0..rounds {
+        killed(&mut terminate(&launch()), whole, round, rounds);
+        nothing_is_left_besides(&home, &key);
+    }
+}

@@ -13,6 +13,7 @@ mod ec2;
 mod ec2_crash;
 mod ec2_dry_runs;
 mod ec2_faults;
+mod ec2_instances;
 mod ec2_policies;
 mod exporter;
 mod faults;

@@ -292,7 +292,7 @@ impl Normaliser {
                             json!("Jan 2, 2026 3:04:05 AM")
                         }
                         "creationDate" | "eventTime" => json!("2026-01-02T03:04:05Z"),
-                        "createTime" | "attachTime" if field.is_i64() => json!(1_767_323_045_000_i64),
+                        "createTime" | "attachTime" | "launchTime" if field.is_i64() => json!(1_767_323_045_000_i64),
                         "userAgent" if field.as_str().is_some_and(|text| text.starts_with("blockseal/")) => {
                             json!("blockseal/0.0.0")
                         }
@@ -339,13 +339,18 @@ fn one_of_each_of_ec2() -> Vec<(&'static str, Value)> {
     let run = |line: &str| home.json(&format!("{user} {line}"));
     let key = run("kms create-key")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
     let mut records = Vec::new();
-    let mut ids: Vec<(String, &str)> = Vec::new();
+    let mut ids: Vec<(String, &'static str)> = Vec::new();
     let mut keep = |kind: &'static str, ids: &[(String, &str)]| {
         let name = match kind.split('-').next().unwrap() {
             "create" => "CreateVolume",
+            "describe" if kind == "describe-instances" => "DescribeInstances",
+            "describe" if kind == "describe-regions" => "DescribeRegions",
+            "describe" if kind == "describe-availability-zones" => "DescribeAvailabilityZones",
             "describe" => "DescribeVolumes",
             "attach" => "AttachVolume",
             "detach" => "DetachVolume",
+            "run" => "RunInstances",
+            "terminate" => "TerminateInstances",
             _ => "DeleteVolume",
         };
         let found = home.json(&format!(
@@ -393,7 +398,34 @@ fn one_of_each_of_ec2() -> Vec<(&'static str, Value)> {
     keep("attach-volume-revoked-key", &ids);
     run(&format!("ec2 delete-volume --volume-id {volume}"));
     keep("delete-volume", &ids);
+    instances_of_ec2(&run, &key, &mut ids, &mut keep);
     records
+}
+
+/// The records of operations on instances, Regions and zones.
+fn instances_of_ec2(
+    run: &dyn Fn(&str) -> Value,
+    key: &str,
+    ids: &mut Vec<(String, &'static str)>,
+    keep: &mut impl FnMut(&'static str, &[(String, &str)]),
+) {
+    let answer = run(&format!(
+        "ec2 run-instances --image-id ami-0123456789abcdef0 --instance-type m7i.large --count 1 --client-token launch \
+         --placement AvailabilityZone=us-east-1b --tag-specifications ResourceType=instance,Tags=[{{Key=team,Value=db}}] \
+         --block-device-mappings DeviceName=/dev/sdf,Ebs={{VolumeSize=1,VolumeType=gp3,Encrypted=true,KmsKeyId={key}}}"
+    ));
+    let launched = answer["Instances"][0]["InstanceId"].as_str().unwrap().to_owned();
+    ids.push((answer["ReservationId"].as_str().unwrap().to_owned(), "r-0123456789abcdef0"));
+    ids.push((launched.clone(), "i-00000000000000001"));
+    keep("run-instances", ids);
+    run(&format!("ec2 describe-instances --instance-ids {launched} --filters Name=instance-type,Values=m7i.*"));
+    keep("describe-instances", ids);
+    run(&format!("ec2 terminate-instances --instance-ids {launched}"));
+    keep("terminate-instances", ids);
+    run("ec2 describe-regions --region-names us-east-1");
+    keep("describe-regions", ids);
+    run("ec2 describe-availability-zones --zone-names us-east-1a");
+    keep("describe-availability-zones", ids);
 }
 
 /// Compares records with `fixtures/trail/FOLDER/NAME.json`. `SNAPSHOTS=overwrite` writes them anew; look at the difference.

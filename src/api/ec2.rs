@@ -21,9 +21,31 @@ const FILTER: &[Parameter] = &[
     Parameter::strings("Values", "Values of which one must match; * and ? are wildcards.").required(),
 ];
 
+const FILTERS: Parameter =
+    Parameter::new("Filters", Kind::List(&Kind::Structure(FILTER)), "Show only what matches every filter.");
+const INSTANCE_IDS: Parameter = Parameter::strings("InstanceIds", "Ids of instances.");
+
+const EBS: &[Parameter] = &[
+    Parameter::boolean("DeleteOnTermination", "Whether it is deleted with its instance: yes, unless said otherwise."),
+    Parameter::integer("Iops", "Provisioned I/O operations per second."),
+    Parameter::integer("VolumeSize", "Size in GiB."),
+    Parameter::choice("VolumeType", VOLUME_TYPES, "Type of the volume."),
+    Parameter::string("KmsKeyId", "Id, ARN or alias of the KMS key."),
+    Parameter::integer("Throughput", "Provisioned MiB per second."),
+    Parameter::boolean("Encrypted", "Whether its sectors are encrypted."),
+];
+const MAPPING: &[Parameter] = &[
+    Parameter::string("DeviceName", "Device name, such as /dev/sdf."),
+    Parameter::new("Ebs", Kind::Structure(EBS), "The volume."),
+    Parameter::string("NoDevice", "Leaves a device of the image out."),
+];
+const PLACEMENT: &[Parameter] =
+    &[Parameter::string("AvailabilityZone", "The zone."), Parameter::string("Tenancy", "default.")];
+const VOLUME_TYPES: &[&str] = &["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"];
+
 pub(super) static EC2: Service = Service {
     name: "ec2",
-    help: "EBS volumes and their attachments",
+    help: "EBS volumes, their attachments, and instances that own them",
     operations: &[
         operation!(
             "CreateVolume",
@@ -34,11 +56,7 @@ pub(super) static EC2: Service = Service {
         )
         .takes(&[
             Parameter::integer("Size", "Size in GiB: 1 to 65536, depending on the type."),
-            Parameter::choice(
-                "VolumeType",
-                &["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"],
-                "Type of the volume; gp2 if none is named.",
-            ),
+            Parameter::choice("VolumeType", VOLUME_TYPES, "Type of the volume; gp2 if none is named."),
             Parameter::integer("Iops", "Provisioned I/O operations per second (gp3, io1, io2)."),
             Parameter::integer("Throughput", "Provisioned MiB per second (gp3)."),
             Parameter::boolean("Encrypted", "Whether the volume's sectors are encrypted."),
@@ -114,5 +132,90 @@ pub(super) static EC2: Service = Service {
             "Deletes a volume and its file."
         )
         .takes(&[VOLUME_ID, DRY_RUN]),
+        operation!(
+            "RunInstances",
+            MALFORMED,
+            ec2::RunInstancesRequest,
+            ec2::run_instances,
+            "Launches instances, which have no machine and own the volumes of their mappings."
+        )
+        .takes(&[
+            Parameter::string("ImageId", "Id of an image; nothing is started from it."),
+            Parameter::string("InstanceType", "Type, such as m7i.large; remembered and shown."),
+            Parameter::integer("MinCount", "At least so many.").obvious(),
+            Parameter::integer("MaxCount", "At most so many.").obvious(),
+            Parameter::string("Count", "How many: N or MIN:MAX.").ours(),
+            Parameter::new(
+                "BlockDeviceMappings",
+                Kind::List(&Kind::Structure(MAPPING)),
+                "The volumes, made and attached for the caller.",
+            ),
+            Parameter::new("Placement", Kind::Structure(PLACEMENT), "Where."),
+            Parameter::new(
+                "TagSpecifications",
+                Kind::List(&Kind::Structure(TAG_SPECIFICATION)),
+                "Tags for the instances and their volumes.",
+            ),
+            Parameter::string("ClientToken", "A name for this request: given again, it launches nothing more."),
+            Parameter::string("KeyName", "Name of a key pair; remembered and shown."),
+            Parameter::boolean("EbsOptimized", "Remembered and shown."),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeInstances",
+            MALFORMED,
+            ec2::DescribeInstancesRequest,
+            ec2::describe_instances,
+            "Shows instances, their states with the reasons, and their volumes."
+        )
+        .takes(&[
+            INSTANCE_IDS,
+            FILTERS,
+            Parameter::integer("MaxResults", "At most so many in one answer."),
+            Parameter::string("NextToken", "Where the answer before ended."),
+            DRY_RUN,
+        ])
+        .pages(Paging {
+            input: "NextToken",
+            output: "NextToken",
+            more: None,
+            limit: "MaxResults",
+            results: "Reservations",
+        }),
+        operation!(
+            "TerminateInstances",
+            MALFORMED,
+            ec2::TerminateInstancesRequest,
+            ec2::terminate_instances,
+            "Ends instances, and with them the volumes that are marked so."
+        )
+        .takes(&[INSTANCE_IDS.required(), DRY_RUN]),
+        operation!(
+            "DescribeRegions",
+            MALFORMED,
+            ec2::DescribeRegionsRequest,
+            ec2::describe_regions,
+            "Shows the Regions."
+        )
+        .takes(&[
+            Parameter::strings("RegionNames", "Names of Regions; all if none is named."),
+            FILTERS,
+            Parameter::boolean("AllRegions", "Also those that an account must opt into."),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeAvailabilityZones",
+            MALFORMED,
+            ec2::DescribeAvailabilityZonesRequest,
+            ec2::describe_availability_zones,
+            "Shows the zones of the Region."
+        )
+        .takes(&[
+            Parameter::strings("ZoneNames", "Names of zones; all if none is named."),
+            Parameter::strings("ZoneIds", "Ids of zones."),
+            FILTERS,
+            Parameter::boolean("AllAvailabilityZones", "Also zones that an account must opt into: there are none."),
+            DRY_RUN,
+        ]),
     ],
 };

@@ -72,7 +72,7 @@ impl Opened {
 /// `UnauthorizedOperation` for who may not attach the volume; `InvalidVolume.NotFound`; `VolumeInUse` for [`Access::Own`] of an attached volume, or if another command holds it; the
 /// refusal of KMS as it is.
 pub fn open(call: &Call<'_>, volume_id: &str, access: Access) -> Result<Opened, ServiceError> {
-    permission::check_attachment(call, "ec2:AttachVolume", volume_id)?;
+    permission::check_attachment(call, "ec2:AttachVolume", volume_id, None)?;
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let _lease = Lease::take(call.home, &id)?;
@@ -159,7 +159,7 @@ pub fn inspect(call: &Call<'_>, volume_id: &str) -> Result<Inspection, ServiceEr
 /// # Errors
 /// `InvalidVolume.NotFound`. What is wrong with the volume is no error but in the answer.
 pub fn verify(call: &Call<'_>, volume_id: &str, progress: super::Progress<'_>) -> Result<Verification, ServiceError> {
-    permission::check_attachment(call, "ec2:AttachVolume", volume_id)?;
+    permission::check_attachment(call, "ec2:AttachVolume", volume_id, None)?;
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let (row, _) = find(call, &id)?;

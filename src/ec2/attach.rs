@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
-use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
-use crate::ids::{self, InstanceId, VolumeId};
+use crate::gate::{self, Call, Draft, ServiceError, Step, run_steps};
+use crate::ids::{self, VolumeId};
 
 use super::delete::not_available;
 use super::exporter::Unstopped;
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{AttachVolumeRequest, DetachVolumeRequest, VolumeAttachment};
-use super::{describe, disk, exporter, keys, params, permission, record, settle};
+use super::{describe, disk, exporter, instance, keys, params, permission, record, settle};
 
 /// Attaches a volume as EBS does: a grant for the instance's host, Decrypt through that grant under the volume's context,
 /// then an exporter that checks the key against the header's digest and serves the volume over NBD.
@@ -23,6 +23,10 @@ use super::{describe, disk, exporter, keys, params, permission, record, settle};
 /// the key, whatever its reason (EC2 API reference, "Error codes"); the record of the KMS call says which.
 pub fn attach_volume(call: &Call<'_>, request: AttachVolumeRequest) -> Result<VolumeAttachment, ServiceError> {
     settle::repair(call.home)?;
+    if request.instance_id.is_some() {
+        // A launched instance may be waiting to be running.
+        gate::settle(call.home, super::SETTLERS)?;
+    }
     let mut attempt = None;
     let outcome = run_steps(
         call,
@@ -55,7 +59,7 @@ fn prepare_attach(
     draft: &mut Draft,
     attempt: &mut Option<AttachmentRow>,
 ) -> Result<Attached, ServiceError> {
-    permission::check_attachment(call, "ec2:AttachVolume", &request.volume_id)?;
+    permission::check_attachment(call, "ec2:AttachVolume", &request.volume_id, request.instance_id.as_deref())?;
     let id = params::volume_id(&request.volume_id)?;
     let lease = Lease::take(call.home, &id)?;
     let (row, mut attachment) = claim(call, request, &id, draft)?;
@@ -80,8 +84,7 @@ fn claim(
     call.home.write(|tx| {
         let row = describe::owned(tx, call, id)?.ok_or_else(|| params::no_such_volume(id))?;
         record::volume(draft, &row);
-        let instance = table::this_instance(tx)?;
-        params::check_instance(request.instance_id.as_deref(), &instance)?;
+        let instance = instance::to_attach_to(tx, call, request.instance_id.as_deref(), &row)?;
         if table::attachment(tx, id)?.is_some() {
             return Err(ServiceError::refused("VolumeInUse", format!("{id} is already attached to an instance")));
         }
@@ -103,6 +106,7 @@ fn claim(
             grant_name: ids::uuid(),
             grant_id: None,
             exporter: None,
+            delete_on_termination: false,
         };
         table::put_attachment(tx, &attachment)?;
         table::set_state(tx, id, State::InUse)?;
@@ -111,7 +115,7 @@ fn claim(
 }
 
 /// Grant, key, exporter.
-fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Result<(), ServiceError> {
+pub(super) fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Result<(), ServiceError> {
     let key = match &row.encryption {
         None => None,
         Some(encryption) => {
@@ -129,13 +133,16 @@ fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Res
     Ok(())
 }
 
+/// EC2's code for a volume whose key KMS refuses.
+pub(super) const REVOKED: &str = "CustomerKeyHasBeenRevoked";
+
 /// What a user of EC2 sees of a refusal by KMS.
 fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
     let ServiceError::Refused(refusal) = error else { return error };
     let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
     let remedy = refusal.hint.map_or_else(String::new, |hint| format!(" Try: {hint}"));
     ServiceError::refused(
-        "CustomerKeyHasBeenRevoked",
+        REVOKED,
         format!("Volume {id} cannot be attached. The encrypted volume was unable to access the KMS key."),
     )
     .with_hint(format!("KMS answered {}{reason}{remedy}", refusal.code))
@@ -175,7 +182,7 @@ pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<Vo
 }
 
 fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Draft) -> Result<Attached, ServiceError> {
-    permission::check_attachment(call, "ec2:DetachVolume", &request.volume_id)?;
+    permission::check_attachment(call, "ec2:DetachVolume", &request.volume_id, request.instance_id.as_deref())?;
     let id = params::volume_id(&request.volume_id)?;
     let force = request.force.unwrap_or(false);
     let (lease, killed) =
@@ -267,10 +274,8 @@ fn lease_by_force(
 /// Instance and device, where given, must be those of the attachment.
 fn check_names(request: &DetachVolumeRequest, attachment: &AttachmentRow) -> Result<(), ServiceError> {
     let other = |given: &Option<String>, actual: &str| given.as_deref().is_some_and(|given| given != actual);
-    if let Some(instance) = &request.instance_id
-        && instance.parse::<InstanceId>().is_err()
-    {
-        return params::check_instance(Some(instance), &attachment.instance);
+    if let Some(instance) = &request.instance_id {
+        params::instance_id(instance)?;
     }
     if other(&request.instance_id, attachment.instance.as_str()) || other(&request.device, &attachment.device) {
         return Err(ServiceError::refused(

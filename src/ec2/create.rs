@@ -36,7 +36,7 @@ pub(super) struct Prepared {
     _lease: Option<Lease>,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     /// Its file is there; what begins with its data key, if it is encrypted.
     Made(Option<Lineage>),
     /// KMS refused the key: there is no volume.
@@ -84,7 +84,7 @@ pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume,
 }
 
 /// What the request asks for, if all of it is right.
-fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(VolumeRow, Vec<Tag>), ServiceError> {
+pub(super) fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(VolumeRow, Vec<Tag>), ServiceError> {
     let encrypted = request.encrypted.unwrap_or(false);
     if request.kms_key_id.is_some() && !encrypted {
         return Err(ServiceError::refused(
@@ -128,13 +128,11 @@ fn announce(
     let parameters = serde_json::to_string(&parameters).map_err(ServiceError::machine)?;
     call.home.write(|tx| {
         if let Some(token) = &request.client_token {
-            let token = token_key(call, token)?;
+            let token = token_key(call, "CreateVolume", token)?;
             if let Some(used) = token.used(tx)? {
                 let mismatch = |message: &str| Err(ServiceError::refused("IdempotentParameterMismatch", message));
                 if used.request != parameters {
-                    return mismatch(
-                        "Parameters on this idempotent request are inconsistent with parameters used in previous request(s)",
-                    );
+                    return mismatch(OTHER_PARAMETERS);
                 }
                 let earlier = match used.resource.parse() {
                     Ok(id) => describe::owned(tx, call, &id)?,
@@ -156,18 +154,30 @@ fn announce(
     })
 }
 
-fn token_key<'a>(call: &'a Call<'_>, token: &'a str) -> Result<TokenKey<'a>, ServiceError> {
+/// What EC2 says where a client token comes back with another request.
+pub(super) const OTHER_PARAMETERS: &str =
+    "Parameters on this idempotent request are inconsistent with parameters used in previous request(s)";
+
+pub(super) fn token_key<'a>(
+    call: &'a Call<'_>,
+    operation: &'a str,
+    token: &'a str,
+) -> Result<TokenKey<'a>, ServiceError> {
     if token.is_empty() || token.len() > 64 || !token.is_ascii() {
         return Err(ServiceError::refused(
             "InvalidParameterValue",
             "Value for parameter clientToken is invalid. Expected: 1 to 64 ASCII characters.",
         ));
     }
-    Ok(TokenKey { account: &call.account, region: &call.region, operation: "CreateVolume", token })
+    Ok(TokenKey { account: &call.account, region: &call.region, operation, token })
 }
 
 /// Asks for the data key and makes the file.
-fn make(call: &Call<'_>, request: &CreateVolumeRequest, row: &mut VolumeRow) -> Result<Outcome, ServiceError> {
+pub(super) fn make(
+    call: &Call<'_>,
+    request: &CreateVolumeRequest,
+    row: &mut VolumeRow,
+) -> Result<Outcome, ServiceError> {
     if row.encryption.is_none() {
         disk::create(call.home, row, None)?;
         return Ok(Outcome::Made(None));

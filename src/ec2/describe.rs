@@ -114,7 +114,7 @@ pub(super) fn volume(row: &VolumeRow, tags: Vec<Tag>) -> Volume {
 /// The attachment in the state that the answer is to show.
 pub(super) fn attachment(call: &Call<'_>, row: &AttachmentRow, state: &str) -> VolumeAttachment {
     VolumeAttachment {
-        delete_on_termination: false,
+        delete_on_termination: row.delete_on_termination,
         attach_time: row.attached_at,
         device: row.device.clone(),
         instance_id: row.instance.to_string(),
@@ -147,7 +147,7 @@ fn page_size(request: &DescribeVolumesRequest) -> Result<Option<usize>, ServiceE
 }
 
 /// A page token names the last volume shown, so that volumes made or deleted in between disturb nothing.
-fn token(created: i64, id: &str) -> String {
+pub(super) fn token(created: i64, id: &str) -> String {
     BASE64.encode(format!("{created} {id}"))
 }
 

@@ -79,7 +79,7 @@ fn values_of(volume: &Volume, name: &str) -> Option<Vec<String>> {
 /// Whether `value` matches `pattern`: `*` any run of bytes, `?` any one character, `\` takes the next one literally.
 ///
 /// Linear in the product of the lengths at worst: on a mismatch only the last `*` is tried again.
-fn matches(pattern: &[u8], value: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], value: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while read < value.len() {

@@ -1,10 +1,11 @@
-//! One control operation a volume at a time, across processes and threads.
+//! One control operation on a volume or an instance at a time, across processes and threads.
 //!
 //! A lease is an open-file-description lock (fcntl(2), `F_OFD_SETLK`) on one byte of `run/leases`, its place computed from
-//! the volume's id. The kernel drops it when its holder ends, however it ends, so a row in a passing state whose lease
+//! its id. The kernel drops it when its holder ends, however it ends, so a row in a passing state whose lease
 //! can be had was left there by a crash. The file never shrinks and holds no bytes: nothing to clean up. Two ids that
 //! share a byte would only wait for each other.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::gate::ServiceError;
-use crate::ids::VolumeId;
 use crate::store::Home;
 use crate::twin::{self, Protection};
 
@@ -21,20 +21,20 @@ use crate::twin::{self, Protection};
 /// detach that waits for a slow disk some seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A volume's control operation in progress; ends when dropped.
+/// A control operation in progress; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     _lock: File,
 }
 
 impl Lease {
-    /// The volume's lease if nobody holds it.
-    pub(super) fn try_take(home: &Home, volume: &VolumeId) -> Result<Option<Self>, ServiceError> {
+    /// The lease of a volume or an instance, if nobody holds it.
+    pub(super) fn try_take(home: &Home, id: &impl Display) -> Result<Option<Self>, ServiceError> {
         let file = home.dir().open_file("run/leases", OFlag::O_RDWR | OFlag::O_CREAT)?;
         let lock = libc::flock {
             l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
             l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-            l_start: place(volume),
+            l_start: place(&id.to_string()),
             l_len: 1,
             l_pid: 0,
         };
@@ -53,12 +53,12 @@ impl Lease {
         (!twin::is_off(Protection::LeaseToCommit)).then_some(self)
     }
 
-    /// The volume's lease, waiting for an operation that is under way.
-    pub(super) fn take(home: &Home, volume: &VolumeId) -> Result<Self, ServiceError> {
-        Self::take_within(home, volume, PATIENCE)?.ok_or_else(|| {
+    /// The lease, waiting for an operation that is under way.
+    pub(super) fn take(home: &Home, id: &impl Display) -> Result<Self, ServiceError> {
+        Self::take_within(home, id, PATIENCE)?.ok_or_else(|| {
             ServiceError::refused(
                 "IncorrectState",
-                format!("Another operation on volume '{volume}' has not ended for {} seconds.", PATIENCE.as_secs()),
+                format!("Another operation on '{id}' has not ended for {} seconds.", PATIENCE.as_secs()),
             )
         })
     }
@@ -66,12 +66,12 @@ impl Lease {
     /// The same for an operation that is waited for no longer than `patience`; `None` if it goes on.
     pub(super) fn take_within(
         home: &Home,
-        volume: &VolumeId,
+        id: &impl Display,
         patience: Duration,
     ) -> Result<Option<Self>, ServiceError> {
         let deadline = Instant::now() + patience;
         loop {
-            let lease = Self::try_take(home, volume)?;
+            let lease = Self::try_take(home, id)?;
             if lease.is_some() || Instant::now() >= deadline {
                 return Ok(lease);
             }
@@ -80,9 +80,9 @@ impl Lease {
     }
 }
 
-/// The byte of `run/leases` that stands for the volume: 62 bits of its digits.
-fn place(volume: &VolumeId) -> i64 {
-    let digits = volume.as_str().trim_start_matches("vol-");
+/// The byte of `run/leases` that stands for the id: 62 bits of its digits.
+fn place(id: &str) -> i64 {
+    let digits = id.rsplit('-').next().unwrap_or_default();
     let number = u128::from_str_radix(digits, 16).unwrap_or_default();
     i64::try_from(number & (u128::from(u64::MAX) >> 2)).unwrap_or_default()
 }
@@ -90,6 +90,7 @@ fn place(volume: &VolumeId) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::VolumeId;
 
     #[test]
     fn a_lease_excludes_another_on_the_same_volume_alone() {
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn ids_of_any_length_have_a_place() {
         for id in ["vol-00000000", "vol-ffffffff", "vol-fffffffffffffffff", "vol-00000000000000000"] {
-            assert!(place(&id.parse().unwrap()) >= 0, "{id}");
+            assert!(place(id) >= 0, "{id}");
         }
     }
 }

@@ -10,15 +10,23 @@ mod describe;
 mod disk;
 mod exporter;
 mod filter;
+mod instance;
+mod instance_end;
+mod instance_record;
+mod instance_types;
+mod instances;
 mod keys;
+mod launch;
 mod lease;
 mod lineage;
 mod params;
 mod permission;
 mod record;
+mod regions;
 mod rules;
 mod settle;
 mod table;
+mod terminate;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -29,7 +37,19 @@ pub use content::{Moved, Progress, Source, export, import, read_range, write_ran
 pub use create::create_volume;
 pub use delete::delete_volume;
 pub use describe::describe_volumes;
+pub use instance::SETTLERS;
+pub use instance_types::{
+    AvailabilityZone, BlockDeviceMapping, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResult,
+    DescribeInstancesRequest, DescribeInstancesResult, DescribeRegionsRequest, DescribeRegionsResult, EbsBlockDevice,
+    EbsInstanceBlockDevice, Instance, InstanceBlockDeviceMapping, InstanceStateChange, Monitoring, Placement,
+    RegionShown, Reservation, RunInstancesRequest, StateReason, StateShown, TerminateInstancesRequest,
+    TerminateInstancesResult,
+};
+pub use instances::describe_instances;
+pub use launch::run_instances;
+pub use regions::{describe_availability_zones, describe_regions};
 pub use settle::{repair, take_notices};
+pub use terminate::terminate_instances;
 pub use types::{
     AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DescribeVolumesResult,
     DetachVolumeRequest, Filter, NoResult, Tag, TagSpecification, Volume, VolumeAttachment,

@@ -33,17 +33,15 @@ pub(super) fn no_such_volume(id: &VolumeId) -> ServiceError {
     ServiceError::refused("InvalidVolume.NotFound", format!("The volume '{id}' does not exist."))
 }
 
-/// Checks that `given`, if any, is this machine's instance.
-pub(super) fn check_instance(given: Option<&str>, this: &InstanceId) -> Result<(), ServiceError> {
-    let Some(text) = given else { return Ok(()) };
-    let given: InstanceId = text.parse().map_err(|_| {
-        ServiceError::refused("InvalidInstanceID.Malformed", format!("Invalid id: \"{}\"", short(text)))
-    })?;
-    if given == *this {
-        return Ok(());
-    }
-    Err(ServiceError::refused("InvalidInstanceID.NotFound", format!("The instance ID '{given}' does not exist"))
-        .with_hint(format!("this machine is instance {this}; --instance-id may be left out")))
+/// The instance id in `text`.
+pub(super) fn instance_id(text: &str) -> Result<InstanceId, ServiceError> {
+    text.parse()
+        .map_err(|_| ServiceError::refused("InvalidInstanceID.Malformed", format!("Invalid id: \"{}\"", short(text))))
+}
+
+/// The error for an instance that is not there.
+pub(super) fn no_such_instance(id: &InstanceId) -> ServiceError {
+    ServiceError::refused("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))
 }
 
 /// The zone: one of `a` to `f` of the Region, `a` if none is given. (Which zones a Region has is *assumed*.)
@@ -114,13 +112,24 @@ pub(super) fn sector_size(given: Option<i64>, encrypted: bool) -> Result<SectorS
     })
 }
 
-/// The tags for a volume. Limits: EC2 user guide, "Tag your Amazon EC2 resources".
+/// The tags for a volume.
 pub(super) fn volume_tags(specifications: &[TagSpecification]) -> Result<Vec<Tag>, ServiceError> {
+    tags_for("volume", &["volume"], specifications)
+}
+
+/// The tags that are for what is a `kind`, where the operation makes `kinds`. Limits: EC2 user guide, "Tag your Amazon EC2
+/// resources".
+pub(super) fn tags_for(
+    kind: &str,
+    kinds: &[&str],
+    specifications: &[TagSpecification],
+) -> Result<Vec<Tag>, ServiceError> {
     let refuse = |message: String| Err(ServiceError::refused("InvalidParameterValue", message));
     let mut tags: Vec<Tag> = Vec::new();
     for specification in specifications {
         match specification.resource_type.as_deref() {
-            Some("volume") => {}
+            Some(other) if other == kind => {}
+            Some(other) if kinds.contains(&other) => continue,
             other => {
                 return refuse(format!(
                     "'{}' is not a valid taggable resource type for this operation.",
@@ -166,7 +175,7 @@ pub(super) fn dry_run(asked: Option<bool>) -> Result<(), ServiceError> {
 }
 
 /// What a message repeats of a value from outside.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
@@ -185,10 +194,8 @@ mod tests {
             assert_eq!(volume_id(text).unwrap_err().code(), code, "{text}");
         }
         assert!(volume_id("vol-ad8c6542").is_ok());
-        let this = InstanceId::random();
-        assert!(check_instance(None, &this).is_ok() && check_instance(Some(this.as_str()), &this).is_ok());
-        assert_eq!(check_instance(Some("i-1"), &this).unwrap_err().code(), "InvalidInstanceID.Malformed");
-        assert_eq!(check_instance(Some("i-12345678"), &this).unwrap_err().code(), "InvalidInstanceID.NotFound");
+        assert!(instance_id("i-12345678").is_ok());
+        assert_eq!(instance_id("i-1").unwrap_err().code(), "InvalidInstanceID.Malformed");
     }
 
     #[test]

@@ -61,13 +61,23 @@ pub(super) fn check_in(
     Ok(())
 }
 
-/// As [`check`], of an action on a volume and the home's one instance.
-pub(super) fn check_attachment(call: &Call<'_>, action: &str, volume_id: &str) -> Result<(), ServiceError> {
+/// As [`check`], of an action on a volume and an instance, this machine's if none is named.
+pub(super) fn check_attachment(
+    call: &Call<'_>,
+    action: &str,
+    volume_id: &str,
+    instance_id: Option<&str>,
+) -> Result<(), ServiceError> {
     call.home.write(|tx| {
-        let instance = table::this_instance(tx)?;
-        let instance = format!("arn:aws:ec2:{}:{}:instance/{instance}", call.region, call.account);
+        let this = table::this_instance(tx)?;
+        let instance = instance(call, instance_id.unwrap_or(this.as_str()));
         check_in(tx, call, action, &[volume(call, volume_id), instance])
     })
+}
+
+/// The ARN of an instance; of all that could be launched, for `*`.
+pub(super) fn instance(call: &Call<'_>, id: &str) -> String {
+    format!("arn:aws:ec2:{}:{}:instance/{id}", call.region, call.account)
 }
 
 /// The ARN of a volume; of all that could be made, for `*`.

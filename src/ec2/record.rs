@@ -10,14 +10,14 @@ use crate::gate::{Draft, Operation, Service};
 
 use super::table::{AttachmentRow, VolumeRow};
 use super::types::{
-    AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DetachVolumeRequest, Volume,
-    VolumeAttachment,
+    AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DetachVolumeRequest, Filter,
+    TagSpecification, Volume, VolumeAttachment,
 };
 
 pub(super) static EC2: Service = Service {
     event_source: "ec2.amazonaws.com",
     error_prefix: "Client.",
-    settlers: crate::kms::SERVICE.settlers,
+    settlers: super::SETTLERS,
     lists_resources: false,
 };
 
@@ -26,6 +26,14 @@ pub(super) static DESCRIBE_VOLUMES: Operation = Operation { name: "DescribeVolum
 pub(super) static ATTACH_VOLUME: Operation = Operation { name: "AttachVolume", read_only: false, service: &EC2 };
 pub(super) static DETACH_VOLUME: Operation = Operation { name: "DetachVolume", read_only: false, service: &EC2 };
 pub(super) static DELETE_VOLUME: Operation = Operation { name: "DeleteVolume", read_only: false, service: &EC2 };
+pub(super) static RUN_INSTANCES: Operation = Operation { name: "RunInstances", read_only: false, service: &EC2 };
+pub(super) static DESCRIBE_INSTANCES: Operation =
+    Operation { name: "DescribeInstances", read_only: true, service: &EC2 };
+pub(super) static TERMINATE_INSTANCES: Operation =
+    Operation { name: "TerminateInstances", read_only: false, service: &EC2 };
+pub(super) static DESCRIBE_REGIONS: Operation = Operation { name: "DescribeRegions", read_only: true, service: &EC2 };
+pub(super) static DESCRIBE_AVAILABILITY_ZONES: Operation =
+    Operation { name: "DescribeAvailabilityZones", read_only: true, service: &EC2 };
 
 /// Makes the record found under the volume's id.
 pub(super) fn volume(draft: &mut Draft, row: &VolumeRow) {
@@ -47,17 +55,7 @@ pub(super) fn create_request(request: &CreateVolumeRequest) -> Value {
     fields.put("encrypted", request.encrypted);
     fields.put("kmsKeyId", request.kms_key_id.as_ref());
     fields.put("clientToken", request.client_token.as_ref());
-    if !request.tag_specifications.is_empty() {
-        let items: Vec<_> = request
-            .tag_specifications
-            .iter()
-            .map(|one| {
-                let tags: Vec<_> = one.tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value})).collect();
-                json!({"resourceType": one.resource_type, "tags": tags})
-            })
-            .collect();
-        fields.put("tagSpecificationSet", Some(json!({"items": items})));
-    }
+    fields.put("tagSpecificationSet", tag_specifications(&request.tag_specifications));
     fields.put("dbInstanceResourceId", request.db_instance_resource_id.as_ref());
     fields.put("sectorSize", request.sector_size);
     fields.dry_run(request.dry_run)
@@ -79,18 +77,9 @@ pub(super) fn create_response(volume: &Volume) -> Value {
 }
 
 pub(super) fn describe_request(request: &DescribeVolumesRequest) -> Value {
-    let ids: Vec<_> = request.volume_ids.iter().map(|id| json!({"volumeId": id})).collect();
-    let filters: Vec<_> = request
-        .filters
-        .iter()
-        .map(|filter| {
-            let values: Vec<_> = filter.values.iter().map(|value| json!({"value": value})).collect();
-            json!({"name": filter.name, "valueSet": {"items": values}})
-        })
-        .collect();
     let mut fields = Fields::default();
-    fields.put("volumeSet", Some(list(ids)));
-    fields.put("filterSet", Some(list(filters)));
+    fields.put("volumeSet", Some(names("volumeId", &request.volume_ids)));
+    fields.put("filterSet", Some(filters(&request.filters)));
     fields.put("maxResults", request.max_results);
     fields.put("nextToken", request.next_token.as_ref());
     fields.dry_run(request.dry_run)
@@ -122,7 +111,7 @@ pub(super) fn attachment_response(request_id: &str, attachment: &VolumeAttachmen
         "device": attachment.device,
         "status": attachment.state,
         "attachTime": attachment.attach_time.millis(),
-        "deleteOnTermination": false,
+        "deleteOnTermination": attachment.delete_on_termination,
     })
 }
 
@@ -137,22 +126,44 @@ pub(super) fn done(request_id: &str) -> Value {
     json!({"requestId": request_id, "_return": true})
 }
 
-fn list(items: Vec<Value>) -> Value {
+/// Tags for what a call makes, if there are any.
+pub(super) fn tag_specifications(specifications: &[TagSpecification]) -> Option<Value> {
+    let shown = |one: &TagSpecification| {
+        let tags: Vec<_> = one.tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value})).collect();
+        json!({"resourceType": one.resource_type, "tags": tags})
+    };
+    (!specifications.is_empty()).then(|| list(specifications.iter().map(shown).collect()))
+}
+
+/// Names of what is asked for, each under `member`.
+pub(super) fn names(member: &str, names: &[String]) -> Value {
+    list(names.iter().map(|name| json!({member: name})).collect())
+}
+
+pub(super) fn filters(filters: &[Filter]) -> Value {
+    let shown = |filter: &Filter| {
+        let values: Vec<_> = filter.values.iter().map(|value| json!({"value": value})).collect();
+        json!({"name": filter.name, "valueSet": {"items": values}})
+    };
+    list(filters.iter().map(shown).collect())
+}
+
+pub(super) fn list(items: Vec<Value>) -> Value {
     if items.is_empty() { json!({}) } else { json!({"items": items}) }
 }
 
 /// Parameters that were given; what was not is not recorded.
 #[derive(Default)]
-struct Fields(Map<String, Value>);
+pub(super) struct Fields(pub(super) Map<String, Value>);
 
 impl Fields {
-    fn put(&mut self, name: &str, value: Option<impl serde::Serialize>) {
+    pub(super) fn put(&mut self, name: &str, value: Option<impl serde::Serialize>) {
         if let Some(value) = value.and_then(|value| serde_json::to_value(value).ok()) {
             self.0.insert(name.to_owned(), value);
         }
     }
 
-    fn dry_run(mut self, asked: Option<bool>) -> Value {
+    pub(super) fn dry_run(mut self, asked: Option<bool>) -> Value {
         self.put("dryRun", asked.filter(|asked| *asked));
         Value::Object(self.0)
     }

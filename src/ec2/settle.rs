@@ -13,7 +13,7 @@ use crate::twin::{self, Protection};
 use super::exporter::Sign;
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, State, VolumeRow};
-use super::{create, disk, exporter, keys};
+use super::{create, disk, exporter, instance, instance_end, keys};
 
 /// Looks at every volume that is not at rest. Runs at the start of every operation on volumes.
 ///
@@ -23,6 +23,7 @@ pub fn repair(home: &Home) -> Result<(), ServiceError> {
     if twin::is_off(Protection::Repair) {
         return Ok(());
     }
+    instance_end::repair(home)?;
     for id in home.read(table::restless)? {
         // Cheap first look without the lease: an attached volume whose exporter lives needs nothing.
         let attachment = home.read(|tx| table::attachment(tx, &id))?;
@@ -41,6 +42,12 @@ fn repair_one(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
     let (row, attachment) =
         home.read(|tx| Ok::<_, ServiceError>((table::volume(tx, id)?, table::attachment(tx, id)?)))?;
     let Some(row) = row else { return Ok(()) };
+    if let Some(attachment) = &attachment
+        && home.read(|tx| instance::is_passing(tx, &attachment.instance))?
+    {
+        // Whoever ends the instance, or its launch, knows what becomes of its volumes.
+        return Ok(());
+    }
     match (row.state, attachment) {
         (State::Creating, _) => {
             create::discard(home, id)?;
@@ -95,6 +102,16 @@ fn repair_attachment(home: &Home, row: &VolumeRow, attachment: AttachmentRow) ->
 
 /// Takes an attachment away whose exporter is gone: retires its grant, then the row.
 pub(super) fn end_attachment(home: &Home, row: &VolumeRow, attachment: &AttachmentRow) -> Result<(), ServiceError> {
+    end_attachment_in(home, row, attachment, State::Available)
+}
+
+/// As [`end_attachment`], with the state in which the volume is afterwards.
+pub(super) fn end_attachment_in(
+    home: &Home,
+    row: &VolumeRow,
+    attachment: &AttachmentRow,
+    state: State,
+) -> Result<(), ServiceError> {
     let grant = match (&attachment.grant_id, &row.encryption) {
         (Some(id), _) => Some(id.clone()),
         (None, Some(encryption)) => {
@@ -108,7 +125,7 @@ pub(super) fn end_attachment(home: &Home, row: &VolumeRow, attachment: &Attachme
     exporter::clear(home, &row.id)?;
     home.write(|tx| {
         table::remove_attachment(tx, &row.id)?;
-        table::set_state(tx, &row.id, State::Available)?;
+        table::set_state(tx, &row.id, state)?;
         Ok(())
     })
 }

@@ -72,6 +72,7 @@ pub(super) struct AttachmentRow {
     pub(super) grant_name: String,
     pub(super) grant_id: Option<String>,
     pub(super) exporter: Option<i64>,
+    pub(super) delete_on_termination: bool,
 }
 
 const VOLUME_COLUMNS: &str = "id, account, region, zone, state, size_gib, volume_type, iops, throughput, kms_key_arn, sector_size, db_id, created_at";
@@ -81,14 +82,14 @@ fn foreign(column: usize, error: impl std::error::Error + Send + Sync + 'static)
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr<Err = crate::ids::IdError>,
 {
     row.get_ref(column)?.as_str()?.parse().map_err(|error| foreign(column, error))
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
     let micros = row.get(column)?;
     Time::from_micros(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, micros))
 }
@@ -141,6 +142,7 @@ fn attachment_of(row: &Row<'_>) -> rusqlite::Result<AttachmentRow> {
         grant_name: row.get(5)?,
         grant_id: row.get(6)?,
         exporter: row.get(7)?,
+        delete_on_termination: row.get(8)?,
     })
 }
 
@@ -236,7 +238,8 @@ pub(super) fn lineage_of(tx: &Transaction<'_>, id: &VolumeId) -> Result<Option<L
     Ok(statement.query_row([id.as_str()], lineage).optional()?)
 }
 
-const ATTACHMENT_COLUMNS: &str = "volume_id, instance_id, device, state, attached_at, grant_name, grant_id, exporter";
+const ATTACHMENT_COLUMNS: &str =
+    "volume_id, instance_id, device, state, attached_at, grant_name, grant_id, exporter, delete_on_termination";
 
 pub(super) fn attachment(tx: &Transaction<'_>, id: &VolumeId) -> Result<Option<AttachmentRow>, StoreError> {
     let mut statement =
@@ -246,7 +249,7 @@ pub(super) fn attachment(tx: &Transaction<'_>, id: &VolumeId) -> Result<Option<A
 
 pub(super) fn put_attachment(tx: &Transaction<'_>, attachment: &AttachmentRow) -> Result<(), StoreError> {
     tx.prepare_cached(&format!(
-        "INSERT INTO volume_attachments ({ATTACHMENT_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO volume_attachments ({ATTACHMENT_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (volume_id) DO UPDATE SET state = excluded.state, grant_id = excluded.grant_id, exporter = excluded.exporter"
     ))?
     .execute(params![
@@ -258,6 +261,7 @@ pub(super) fn put_attachment(tx: &Transaction<'_>, attachment: &AttachmentRow) -
         attachment.grant_name,
         attachment.grant_id,
         attachment.exporter,
+        attachment.delete_on_termination,
     ])?;
     Ok(())
 }
@@ -265,6 +269,15 @@ pub(super) fn put_attachment(tx: &Transaction<'_>, attachment: &AttachmentRow) -
 pub(super) fn remove_attachment(tx: &Transaction<'_>, id: &VolumeId) -> Result<(), StoreError> {
     tx.prepare_cached("DELETE FROM volume_attachments WHERE volume_id = ?1")?.execute([id.as_str()])?;
     Ok(())
+}
+
+/// The instance's attachments, in the order of their device names.
+pub(super) fn attachments_of(tx: &Transaction<'_>, instance: &InstanceId) -> Result<Vec<AttachmentRow>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {ATTACHMENT_COLUMNS} FROM volume_attachments WHERE instance_id = ?1 ORDER BY device"
+    ))?;
+    let rows = statement.query_map([instance.as_str()], attachment_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Device names in use at the instance.

@@ -53,6 +53,7 @@ impl Scene {
             grant_name: "the-grant".to_owned(),
             grant_id,
             exporter: None,
+            delete_on_termination: false,
         };
         self.home.write(|tx| table::put_attachment(tx, &attachment)).unwrap();
         self.leave_in(id, State::InUse);
@@ -310,4 +311,81 @@ fn nothing_is_left_of_a_volume_whose_file_cannot_be_made() {
     create_volume(&scene.call(), request).unwrap();
     let listed = describe_volumes(&scene.call(), DescribeVolumesRequest::default()).unwrap();
     assert_eq!(listed.volumes.len(), 1, "the token is free again after a failure of this machine");
+}
+
+/// An instance as its launch, or its end, left it when it was killed, with one volume attached.
+fn left_instance(scene: &Scene, state: instance::InstanceState) -> (InstanceId, VolumeId) {
+    let volume = scene.encrypted_volume();
+    let id = InstanceId::random();
+    let row = instance::InstanceRow {
+        id: id.clone(),
+        account: "123456789012".parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
+        zone: "us-east-1a".to_owned(),
+        reservation: "r-12345678".to_owned(),
+        launch_index: 0,
+        image_id: "ami-12345678".to_owned(),
+        instance_type: "m1.small".to_owned(),
+        key_name: None,
+        ebs_optimized: false,
+        client_token: String::new(),
+        state,
+        reason: None,
+        transition_reason: String::new(),
+        launched: scene.home.now().unwrap(),
+        due: None,
+    };
+    let grant = scene.grant(&volume, &id);
+    let attachment = AttachmentRow {
+        instance: id.clone(),
+        delete_on_termination: true,
+        ..scene.leave_attachment(&volume, "attaching", Some(grant))
+    };
+    scene
+        .home
+        .write(|tx| {
+            table::remove_attachment(tx, &volume)?;
+            table::put_attachment(tx, &attachment)?;
+            instance::insert(tx, &row, &[])
+        })
+        .unwrap();
+    (id, volume)
+}
+
+#[test]
+fn a_launch_that_was_cut_short_is_taken_back_and_an_end_finished() {
+    for (state, left) in
+        [(instance::InstanceState::Pending, None), (instance::InstanceState::ShuttingDown, Some("terminated"))]
+    {
+        let scene = Scene::new();
+        let (id, volume) = left_instance(&scene, state);
+        let key_id = scene.row(&volume).unwrap().encryption.unwrap().key_arn;
+        let shown = || {
+            let shown = describe_instances(&scene.call(), DescribeInstancesRequest::default()).unwrap().reservations;
+            shown.first().map(|one| one.instances[0].state.name.clone())
+        };
+        assert_eq!(without(Protection::Repair, shown).as_deref(), Some(state.name()), "nobody else is at it");
+        // Whoever is at it is not disturbed, and the volumes' own repair leaves them to him.
+        let lease = Lease::take(&scene.home, &id).unwrap();
+        repair(&scene.home).unwrap();
+        assert_eq!(scene.row(&volume).unwrap().state, State::InUse);
+        drop(lease);
+        assert_eq!(shown().as_deref(), left);
+        assert_eq!((scene.row(&volume), scene.files()), (None, 0));
+        let request = kms::ListGrantsRequest { key_id, ..Default::default() };
+        assert!(kms::list_grants(&scene.call(), request).unwrap().grants.is_empty());
+        let told = take_notices(&scene.home).unwrap();
+        assert_eq!(told.iter().filter(|text| text.contains("was being launched")).count(), usize::from(left.is_none()));
+    }
+}
+
+/// Without the lease another command would take an instance away while it is being launched.
+#[test]
+fn an_instance_is_its_launchers_until_it_is_committed() {
+    let scene = Scene::new();
+    let (id, volume) = left_instance(&scene, instance::InstanceState::Pending);
+    let launcher = Lease::take(&scene.home, &id).unwrap();
+    without(Protection::Lease, || repair(&scene.home).unwrap());
+    assert_eq!(scene.row(&volume), None, "the twin takes it away under its launcher's hands");
+    drop(launcher);
 }

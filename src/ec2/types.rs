@@ -132,7 +132,7 @@ pub struct Volume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VolumeAttachment {
-    /// Always false: an instance that stands for this machine is not terminated.
+    /// Whether the volume is deleted with its instance: false but for one that the instance was launched with.
     pub delete_on_termination: bool,
     /// When it was attached.
     pub attach_time: Time,

@@ -219,7 +219,8 @@ fn records(
         }
     };
     let elsewhere: Vec<_> = draft.elsewhere.into_iter().filter(|_| error.is_none()).map(also).collect();
-    let denied = error.is_some_and(|error| matches!(error.code(), "AccessDeniedException" | "AccessDenied" | UNDETERMINED));
+    let denied =
+        error.is_some_and(|error| matches!(error.code(), "AccessDeniedException" | "AccessDenied" | UNDETERMINED));
     let mut owners: Vec<_> = own.resources.iter().map(|resource| resource.account.clone()).collect();
     owners.retain(|owner| *owner != own.recipient && !denied);
     owners.sort_unstable();

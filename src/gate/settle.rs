@@ -13,7 +13,7 @@ const TRUNCATION_DUE: &str = "log_truncation_due";
 /// One kind of thing that becomes due, such as the deletion of a key.
 ///
 /// Both functions run inside the one writing transaction of an operation, so of two processes only one finds a thing due.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settler {
     /// When the earliest thing of this kind is due; `None` if nothing waits.
     pub next_due: fn(&Transaction<'_>) -> Result<Option<Time>, StoreError>,

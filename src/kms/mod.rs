@@ -69,6 +69,7 @@ pub use keys::{
 pub use managed::{ManagedAlias, managed_key};
 pub use metadata::{KeyMetadata, MultiRegionConfiguration, MultiRegionKey};
 pub use operations::SERVICE;
+pub(crate) use operations::SETTLERS;
 pub use policy::{
     GetKeyPolicyRequest, GetKeyPolicyResponse, ListKeyPoliciesRequest, ListKeyPoliciesResponse, MAX_POLICY_BYTES,
     PutKeyPolicyRequest, default_policy, get_key_policy, list_key_policies, managed_policy, put_key_policy,

@@ -60,7 +60,40 @@ CREATE TABLE volume_attachments (
     grant_name  TEXT NOT NULL,    -- chosen before the grant is made, so that a crash in between leaves none behind
     grant_id    TEXT,             -- NULL: not made yet, or the volume is not encrypted
     exporter    INTEGER,          -- process id of the exporter, for messages only
+    delete_on_termination INTEGER NOT NULL DEFAULT 0,
     UNIQUE (instance_id, device)
+) STRICT, WITHOUT ROWID;
+
+-- Launched instances (module ec2). One that is pending or shutting down and has nothing due belongs to a process that is at
+-- it, or to one that was killed.
+CREATE TABLE instances (
+    id                TEXT PRIMARY KEY,
+    account           TEXT NOT NULL,
+    region            TEXT NOT NULL,
+    zone              TEXT NOT NULL,
+    reservation       TEXT NOT NULL,
+    launch_index      INTEGER NOT NULL,
+    image_id          TEXT NOT NULL,
+    instance_type     TEXT NOT NULL,
+    key_name          TEXT,
+    ebs_optimized     INTEGER NOT NULL,
+    client_token      TEXT NOT NULL,
+    state             TEXT NOT NULL CHECK (state IN ('pending', 'running', 'shutting-down', 'terminated')),
+    reason_code       TEXT,           -- why it ends or ended; of a pending one: why it will
+    reason_message    TEXT,
+    transition_reason TEXT NOT NULL,
+    launched          INTEGER NOT NULL,
+    due               INTEGER         -- when its next state is due
+) STRICT, WITHOUT ROWID;
+CREATE INDEX instances_of_account ON instances (account, region, launched, id);
+CREATE INDEX instances_by_due ON instances (due) WHERE due IS NOT NULL;
+CREATE INDEX instances_in_passing ON instances (id) WHERE due IS NULL AND state IN ('pending', 'shutting-down');
+
+CREATE TABLE instance_tags (
+    instance_id TEXT NOT NULL REFERENCES instances (id) ON DELETE CASCADE,
+    key         TEXT NOT NULL,
+    value       TEXT NOT NULL,
+    PRIMARY KEY (instance_id, key)
 ) STRICT, WITHOUT ROWID;
 
 -- Client tokens of EC2 calls: the same token and parameters again answer with the same resource.

@@ -8,7 +8,7 @@ use super::{Group, Outcome, Verb, arguments};
 use crate::api::Parameter;
 use crate::cli::{CliError, Session};
 use crate::clock::{Clock, parse_duration};
-use crate::{gate, kms};
+use crate::{ec2, gate};
 
 pub(super) static GROUP: Group = Group {
     name: "clock",
@@ -53,7 +53,7 @@ fn advance(session: &Session, given: Value) -> Result<Outcome, CliError> {
         return Err(refused("goes past the end of the year 9999"));
     }
     let moved = home.advance_clock(by)?;
-    gate::settle(home, kms::SERVICE.settlers).map_err(|error| CliError::service("clock advance", error))?;
+    gate::settle(home, ec2::SETTLERS).map_err(|error| CliError::service("clock advance", error))?;
     Ok(shown(moved))
 }
 
@@ -65,6 +65,7 @@ fn shown(clock: Clock) -> Outcome {
 mod tests {
     use super::*;
     use crate::cli::Globals;
+    use crate::kms;
     use crate::store::StoreError;
 
     #[test]
