@@ -58,6 +58,10 @@ pub fn known_public_key(tx: &Transaction<'_>) -> Result<Option<PublicKey>, Servi
 
 /// A file that cannot be written keeps nobody from working: it is put off. That the state cannot be written does.
 fn deliver(home: &Home, tx: &Transaction<'_>, due: Time) -> Result<Settled, ServiceError> {
+    // What is only tried leaves no file.
+    if home.is_scratch() {
+        return Ok(Settled::Later);
+    }
     match home.spare_room().and_then(|()| trail::deliver(home, tx, due)) {
         Err(error @ (StoreError::Scarce | StoreError::Dir(_))) => trail::put_off(tx, &chain(&error))?,
         delivered => delivered?,
@@ -67,6 +71,9 @@ fn deliver(home: &Home, tx: &Transaction<'_>, due: Time) -> Result<Settled, Serv
 
 /// Without the root key, or before there is one, digests wait: a home may still get a passphrase for it.
 fn digest(home: &Home, tx: &Transaction<'_>, due: Time) -> Result<Settled, ServiceError> {
+    if home.is_scratch() {
+        return Ok(Settled::Later);
+    }
     let Ok(key) = signing_key(home, tx) else { return Ok(Settled::Later) };
     let made = home.spare_room().map_err(DigestError::from).and_then(|()| trail::make_digests(home, tx, due, &key));
     match made {

@@ -114,6 +114,12 @@ impl RootKey {
             if store::setting(tx, FINGERPRINT)?.is_some() {
                 return Ok(());
             }
+            if home.is_scratch() {
+                let root = SecretBytes::random(KEY_BYTES).map_err(ServiceError::machine)?;
+                store::set_setting(tx, FINGERPRINT, &envelope::fingerprint(&root))?;
+                home.give_root_key(root);
+                return Ok(());
+            }
             let root = match read_file(home) {
                 Ok(root) => root,
                 Err(Unread::Absent) => make_file(home)?,
@@ -169,6 +175,21 @@ impl RootKey {
         home.read(|tx| Self::load(home, tx))
     }
 
+    /// Gives the root key of `home` to a scratch home, in memory; a home that has none yet has none to give.
+    ///
+    /// # Errors
+    /// As [`RootKey::load`].
+    pub fn lend(home: &Home, scratch: &Home) -> Result<(), ServiceError> {
+        let root = home.read(|tx| match store::setting(tx, FINGERPRINT)? {
+            Some(_) => Self::load(home, tx).map(Some),
+            None => Ok(None),
+        })?;
+        if let Some(Self(key)) = root {
+            scratch.give_root_key(key);
+        }
+        Ok(())
+    }
+
     /// Reads the root key, inside a transaction, and checks that it is this home's.
     ///
     /// # Errors
@@ -176,8 +197,8 @@ impl RootKey {
     pub fn load(home: &Home, tx: &Transaction<'_>) -> Result<Self, ServiceError> {
         let expected = store::setting(tx, FINGERPRINT)?.unwrap_or_default();
         let root = match (store::setting(tx, PASSPHRASE)?, home.given_root_key()) {
-            (None, _) => read_file(home).map_err(|error| error.into_service(home))?,
-            (Some(_), Some(given)) => Self(given.part(0..given.len())),
+            (_, Some(given)) => Self(given.part(0..given.len())),
+            (None, None) => read_file(home).map_err(|error| error.into_service(home))?,
             (Some(_), None) => return Err(RootKeyError::PassphraseNeeded.into()),
         };
         let found = envelope::fingerprint(&root.0);

@@ -26,7 +26,8 @@ const LOW_BYTES: u64 = 512 << 10;
 
 #[derive(Debug)]
 pub(super) struct Ballast {
-    home: OwnedFd,
+    /// The home's directory; `None` for a home that keeps no room.
+    home: Option<OwnedFd>,
     scarce: AtomicBool,
 }
 
@@ -39,9 +40,14 @@ impl Ballast {
             path: dir.path().to_owned(),
             source,
         })?;
-        let ballast = Self { home, scarce: AtomicBool::new(false) };
+        let ballast = Self { home: Some(home), scarce: AtomicBool::new(false) };
         ballast.look();
         Ok(ballast)
+    }
+
+    /// Of a home whose state is in memory: there is none, and the disk is never full.
+    pub(super) const fn none() -> Self {
+        Self { home: None, scarce: AtomicBool::new(false) }
     }
 
     /// Whether the disk was full when it was last looked at.
@@ -51,7 +57,7 @@ impl Ballast {
 
     /// Gives it up if the disk is full, and makes it whole if there is room.
     pub(super) fn look(&self) {
-        let Ok(disk) = fstatvfs(&self.home) else { return };
+        let Some(Ok(disk)) = self.home.as_ref().map(fstatvfs) else { return };
         // A file system that does not count its blocks never has too few.
         let free = if disk.blocks() == 0 { u64::MAX } else { disk.blocks_available() * disk.fragment_size() };
         let missing = BYTES.saturating_sub(self.file(OFlag::empty()).map_or(0, |file| allocated(&file)));
@@ -86,7 +92,7 @@ impl Ballast {
 
     fn file(&self, flags: OFlag) -> Result<File, Errno> {
         let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(&self.home, FILE, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
+        openat(self.home.as_ref().ok_or(Errno::EBADF)?, FILE, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
     }
 }
 

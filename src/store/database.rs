@@ -1,10 +1,12 @@
 //! Opening the state: what is not ours, newer, damaged or missing where it should be is refused before anything changes.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::AccessFlags;
+use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, TransactionBehavior};
 
 use super::{BUSY_TIMEOUT, SCHEMA_VERSION, StoreError, Transaction, errno, set_setting};
@@ -105,6 +107,65 @@ fn not_opened(dir: &HomeDir, error: rusqlite::Error) -> StoreError {
         Err(errno) => by_errno(errno, error),
         Ok(()) => StoreError::CannotOpen(error),
     }
+}
+
+/// Where a home's state lies.
+pub(super) fn path(dir: &HomeDir) -> PathBuf {
+    dir.path_of(FILE)
+}
+
+/// An empty state that is in this process's memory alone.
+pub(super) fn in_memory() -> Result<Connection, StoreError> {
+    let connection = Connection::open_in_memory()?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.execute_batch("PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY;")?;
+    connection.execute_batch(SCHEMA)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    Ok(connection)
+}
+
+/// Copies every table but the trail's from the state at `source`, as it is at one moment.
+pub(super) fn copy_all_but_trail(source: &Path, into: &Connection) -> Result<(), StoreError> {
+    let source = source.to_str().ok_or_else(|| StoreError::NotOurs(source.display().to_string()))?;
+    into.execute("ATTACH DATABASE ?1 AS original", [source])?;
+    let tables = tables_but_trail(into, "original")?;
+    let copies =
+        tables.iter().map(|table| format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM original.{table};"));
+    into.execute_batch(&format!(
+        "PRAGMA foreign_keys=OFF; BEGIN; {} COMMIT; PRAGMA foreign_keys=ON; DETACH DATABASE original;",
+        copies.collect::<String>()
+    ))?;
+    Ok(())
+}
+
+/// The tables of `schema` that a copy has: not the trail, which is large and decides nothing, and no faults, which are
+/// ordered for calls that happen.
+fn tables_but_trail(connection: &Connection, schema: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT name FROM {schema}.sqlite_schema
+         WHERE type = 'table' AND name NOT LIKE 'trail%' AND name NOT LIKE 'sqlite%' AND name <> 'faults'"
+    ))?;
+    let tables = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(tables)
+}
+
+/// Copies every table but the trail's from one state in memory into another, which no `ATTACH` could reach.
+pub(super) fn copy_in_memory(source: &Connection, into: &Connection) -> Result<(), StoreError> {
+    into.execute_batch("PRAGMA foreign_keys=OFF; BEGIN;")?;
+    for table in tables_but_trail(source, "main")? {
+        let mut select = source.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = select.column_count();
+        let places = (1..=columns).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ");
+        let mut insert = into.prepare(&format!("INSERT OR REPLACE INTO {table} VALUES ({places})"))?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..columns).map(|column| row.get::<_, Value>(column)).collect::<Result<Vec<_>, _>>()?;
+            insert.execute(rusqlite::params_from_iter(values))?;
+        }
+    }
+    into.execute_batch("COMMIT; PRAGMA foreign_keys=ON;")?;
+    Ok(())
 }
 
 enum Prepare {

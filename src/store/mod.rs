@@ -6,6 +6,7 @@
 mod ballast;
 mod database;
 mod errno;
+mod scratch;
 
 use std::ops::Deref;
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::secret::SecretBytes;
 use crate::twin::{self, Protection};
 
 use ballast::Ballast;
+use scratch::Scratch;
 
 /// The schema that this program writes; a home with a higher number was made by a newer one and is refused.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -139,6 +141,7 @@ pub struct Home {
     /// Behind the connection, whose end may still need the room.
     ballast: Ballast,
     given_root_key: OnceLock<SecretBytes>,
+    scratch: Option<Scratch>,
 }
 
 impl Home {
@@ -159,7 +162,7 @@ impl Home {
             }
             opened => opened?,
         };
-        Ok(Self { dir, connection: Mutex::new(connection), ballast, given_root_key: OnceLock::new() })
+        Ok(Self { dir, connection: Mutex::new(connection), ballast, given_root_key: OnceLock::new(), scratch: None })
     }
 
     /// Refuses what only takes up more room while the disk is full, so that the last of it is left to describe, detach
