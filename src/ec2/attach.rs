@@ -11,6 +11,7 @@ use crate::ids::{self, VolumeId};
 use super::delete::not_available;
 use super::exporter::Unstopped;
 use super::lease::Lease;
+use super::outcomes::{self, KmsAnswer, UserOf};
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{AttachVolumeRequest, DetachVolumeRequest, VolumeAttachment};
 use super::{describe, disk, exporter, instance, keys, params, permission, record, settle};
@@ -68,7 +69,7 @@ fn prepare_attach(
     match open(call, &row, &mut attachment) {
         Ok(()) => Ok(Attached { row, attachment, ended: false, _lease: lease.until_commit() }),
         Err(error) => {
-            settle::end_attachment(call.home, &row, &attachment)?;
+            settle::end_attachment(call.home, &row, &attachment, call.trace)?;
             Err(error)
         }
     }
@@ -119,12 +120,12 @@ pub(super) fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut Attachment
     let key = match &row.encryption {
         None => None,
         Some(encryption) => {
-            let header = disk::header(call.home, row)?;
+            let wrapped = disk::wrapped_key(call.home, row)?;
             let grant = keys::grant(call, row, &encryption.key_arn, &attachment.instance, &attachment.grant_name)
                 .map_err(|error| revoked(error, &row.id))?;
             attachment.grant_id = Some(grant.id.clone());
             call.home.write(|tx| table::put_attachment(tx, attachment))?;
-            let key = keys::unwrap_by_grant(call, row, header.wrapped_key(), &attachment.instance, &grant)
+            let key = keys::unwrap_by_grant(call, row, &wrapped, &attachment.instance, &grant)
                 .map_err(|error| revoked(error, &row.id))?;
             Some(key)
         }
@@ -139,13 +140,11 @@ pub(super) const REVOKED: &str = "CustomerKeyHasBeenRevoked";
 /// What a user of EC2 sees of a refusal by KMS.
 fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
     let ServiceError::Refused(refusal) = error else { return error };
+    let (seen, _) = outcomes::seen(KmsAnswer::of_code(refusal.code), UserOf::AttachVolume);
+    let Some(shown) = seen.refusal(id.as_str()) else { return ServiceError::Refused(refusal) };
     let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
     let remedy = refusal.hint.map_or_else(String::new, |hint| format!(" Try: {hint}"));
-    ServiceError::refused(
-        REVOKED,
-        format!("Volume {id} cannot be attached. The encrypted volume was unable to access the KMS key."),
-    )
-    .with_hint(format!("KMS answered {}{reason}{remedy}", refusal.code))
+    ServiceError::Refused(shown).with_hint(format!("KMS answered {}{reason}{remedy}", refusal.code))
 }
 
 fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttachment, ServiceError> {
@@ -225,7 +224,7 @@ fn prepare_detach(call: &Call<'_>, request: &DetachVolumeRequest, draft: &mut Dr
         }
     }
     if let Some(grant) = &attachment.grant_id {
-        keys::retire(call.home, &row, grant)?;
+        keys::retire(call.home, &row, grant, call.trace)?;
     }
     Ok(Attached { row, attachment, ended, _lease: lease.until_commit() })
 }

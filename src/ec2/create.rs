@@ -7,6 +7,7 @@ use crate::store::Home;
 use super::keys::NewDataKey;
 use super::lease::Lease;
 use super::lineage::Lineage;
+use super::outcomes::{self, KmsAnswer, UserOf};
 use super::rules::Shape;
 use super::table::{self, Encryption, State, TokenKey, VolumeRow};
 use super::types::{CreateVolumeRequest, Tag, Volume};
@@ -185,7 +186,13 @@ pub(super) fn make(
     let key_id = request.kms_key_id.as_deref().unwrap_or(keys::DEFAULT_KEY);
     let NewDataKey { wrapped, digest, lineage } = match keys::new_data_key(call, row, key_id) {
         Ok(made) => made,
-        Err(ServiceError::Refused(_)) => return Ok(Outcome::KeyRefused),
+        Err(ServiceError::Refused(refusal)) => {
+            let (seen, _) = outcomes::seen(KmsAnswer::of_code(refusal.code), UserOf::CreateVolume);
+            return match seen.refusal(row.id.as_str()) {
+                Some(shown) => Err(ServiceError::Refused(shown)),
+                None => Ok(Outcome::KeyRefused),
+            };
+        }
         Err(machine) => return Err(machine),
     };
     if let Some(encryption) = &mut row.encryption {

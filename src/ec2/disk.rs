@@ -5,7 +5,7 @@ use crate::device::{DeviceError, DeviceErrorKind};
 use crate::gate::ServiceError;
 use crate::ids::VolumeId;
 use crate::luks2::{Header, KeyDigest, WrappedKey};
-use crate::store::Home;
+use crate::store::{Home, set_setting, setting};
 
 use super::table::VolumeRow;
 
@@ -23,6 +23,9 @@ pub(super) fn expected(row: &VolumeRow) -> Expected {
 
 /// Makes the file of an encrypted volume, or a raw one for a row without encryption; sparse, whole or not there.
 pub(super) fn create(home: &Home, row: &VolumeRow, key: Option<(WrappedKey, KeyDigest)>) -> Result<(), ServiceError> {
+    if home.is_scratch() {
+        return Ok(());
+    }
     let encryption = match (&row.encryption, key) {
         (Some(encryption), Some((wrapped_key, digest))) => {
             Some(NewEncryption { sector_size: encryption.sector_size, digest, wrapped_key })
@@ -34,6 +37,9 @@ pub(super) fn create(home: &Home, row: &VolumeRow, key: Option<(WrappedKey, KeyD
 
 /// Removes the file, and what a kill left of one that was being made; neither need be there.
 pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    if home.is_scratch() {
+        return Ok(());
+    }
     match volume::delete(home.dir(), id) {
         Err(error) if error.kind() == DeviceErrorKind::NotFound => {}
         outcome => outcome?,
@@ -47,11 +53,18 @@ pub(super) fn remove(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
 
 /// Whether some process holds the file's lock: for a volume in use, the one proof that it is attached.
 pub(super) fn is_held(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    // Who has the original's file for a moment decides nothing.
+    if home.is_scratch() {
+        return Ok(false);
+    }
     there(volume::is_open(home.dir(), id))
 }
 
 /// Whether some process has the file for itself: readers that share it do not count.
 pub(super) fn is_held_alone(home: &Home, id: &VolumeId) -> Result<bool, ServiceError> {
+    if home.is_scratch() {
+        return Ok(false);
+    }
     there(volume::is_attached(home.dir(), id))
 }
 
@@ -63,9 +76,32 @@ fn there(held: Result<bool, DeviceError>) -> Result<bool, ServiceError> {
     }
 }
 
+/// The wrapped data key in the file's header. In a scratch home it is the original's, or what was remembered for a volume
+/// that has no file.
+pub(super) fn wrapped_key(home: &Home, row: &VolumeRow) -> Result<WrappedKey, ServiceError> {
+    if home.is_scratch()
+        && let Some(remembered) = home.read(|tx| setting(tx, &remembered_as(&row.id)))?
+    {
+        let (blob, key_arn, encryption_context) = serde_json::from_str(&remembered).map_err(ServiceError::machine)?;
+        return Ok(WrappedKey { blob, key_arn, encryption_context });
+    }
+    Ok(header(home, row)?.wrapped_key().clone())
+}
+
+/// Gives a volume of a scratch home, which has no file, its wrapped data key.
+pub(super) fn remember_wrapped_key(home: &Home, id: &VolumeId, wrapped: &WrappedKey) -> Result<(), ServiceError> {
+    let text = serde_json::to_string(&(&wrapped.blob, &wrapped.key_arn, &wrapped.encryption_context))
+        .map_err(ServiceError::machine)?;
+    Ok(home.write(|tx| set_setting(tx, &remembered_as(id), &text))?)
+}
+
+fn remembered_as(id: &VolumeId) -> String {
+    format!("scratch wrapped key of {id}")
+}
+
 /// The file's header, read without a key.
 pub(super) fn header(home: &Home, row: &VolumeRow) -> Result<Header, ServiceError> {
-    match volume::inspect(home.dir(), &row.id)?.header {
+    match volume::inspect(home.original().unwrap_or(home.dir()), &row.id)?.header {
         Some(Ok((header, _))) => Ok(header),
         Some(Err(error)) => Err(ServiceError::machine(error)),
         None => Err(ServiceError::machine(format!("volume {} is encrypted, and its file is not", row.id))),

@@ -22,6 +22,9 @@ const FORCE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Starts the exporter and answers its process id once it serves.
 pub(super) fn start(home: &Home, row: &VolumeRow, key: Option<SecretBytes>) -> Result<i64, ServiceError> {
+    if home.is_scratch() {
+        return Ok(0);
+    }
     let order = Order::new(home.dir(), &row.id, disk::expected(row), false);
     match export::spawn(&program(), &order, key.as_ref()) {
         Ok(exporter) => {
@@ -111,6 +114,9 @@ impl<E: Into<ServiceError>> From<E> for Unstopped {
 /// # Errors
 /// If the exporter does not end and `force` does not allow to kill it, or the kernel does not let it die.
 pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Result<Option<String>, Unstopped> {
+    if home.is_scratch() {
+        return Ok(None);
+    }
     let id = &attachment.volume;
     let told = match control::detach_within(home.dir(), id, if force { FORCE_PATIENCE } else { WRITE_BACK_PATIENCE }) {
         Ok(()) => None,

@@ -11,7 +11,7 @@
 //! Shapes: as recorded from AWS; that creation names the same front end as attachment, and when a grant is retired, is
 //! *assumed*.
 
-use crate::gate::{Call, ServiceError};
+use crate::gate::{Call, ServiceError, Trace};
 use crate::iam::Principal;
 use crate::ids::{InstanceId, Region};
 use crate::kms::{self, Blob, EncryptionContext, GrantConstraints, ManagedAlias};
@@ -179,10 +179,10 @@ fn decrypt(
 /// Retires the grant of an attachment that ended. A grant that is gone already, or whose key is, is no error.
 ///
 /// EC2 does this on its own, not for a user: it needs no more than the volume's row, so that a repair can do it as well.
-pub(super) fn retire(home: &Home, row: &VolumeRow, grant_id: &str) -> Result<(), ServiceError> {
+pub(super) fn retire(home: &Home, row: &VolumeRow, grant_id: &str, trace: Option<&Trace>) -> Result<(), ServiceError> {
     let Some(encryption) = &row.encryption else { return Ok(()) };
     let service = Principal::Service { account: row.account.clone(), name: service_name(&row.region) };
-    let call = Call::direct(home, service.clone(), row.region.clone());
+    let call = Call { trace, ..Call::direct(home, service.clone(), row.region.clone()) };
     let request = kms::RetireGrantRequest {
         key_id: Some(encryption.key_arn.clone()),
         grant_id: Some(grant_id.to_owned()),

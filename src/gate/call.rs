@@ -5,6 +5,8 @@ use crate::iam::Principal;
 use crate::ids::{self, AccountId, Region};
 use crate::store::Home;
 
+use super::{Finding, Trace};
+
 /// The credentials with which a call was signed, as its record and its policies see them. Never a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Credential {
@@ -38,6 +40,8 @@ pub struct Call<'h> {
     pub source_ip: String,
     /// The client's name and version, or a service's name.
     pub user_agent: String,
+    /// Follows what the call does, if it is one to be explained.
+    pub trace: Option<&'h Trace>,
 }
 
 impl<'h> Call<'h> {
@@ -54,6 +58,7 @@ impl<'h> Call<'h> {
             request_id: ids::uuid(),
             source_ip: "127.0.0.1".to_owned(),
             user_agent: concat!("blockseal/", env!("CARGO_PKG_VERSION")).to_owned(),
+            trace: None,
         }
     }
 
@@ -82,5 +87,12 @@ impl<'h> Call<'h> {
     #[must_use]
     pub fn by(&self, principal: Principal) -> Self {
         Self { principal, credential: None, ..self.clone() }
+    }
+
+    /// Notes what was looked at, if the call is one to be explained.
+    pub fn note(&self, finding: impl FnOnce() -> Finding) {
+        if let Some(trace) = self.trace {
+            trace.note(finding());
+        }
     }
 }

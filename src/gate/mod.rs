@@ -9,14 +9,17 @@ mod authorise;
 mod call;
 mod error;
 pub mod faults;
+mod finding;
 mod identity;
 mod operation;
 mod run;
 mod settle;
+mod trace;
 
-pub use authorise::{UNDETERMINED, authorise, common_keys, decide, owner_keys, refusal};
+pub use authorise::{UNDETERMINED, authorise, common_keys, decide, note, owner_keys, refusal};
 pub use call::{Call, Credential};
 pub use error::{Refusal, ServiceError, chain};
 pub use operation::{Operation, Service};
 pub use run::{Draft, Elsewhere, Step, run, run_steps};
 pub use settle::{Settled, Settler, require_truncation, settle};
+pub use trace::{Basis, Finding, Leaning, Refused, Trace, TracedCall};

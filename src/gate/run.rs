@@ -126,12 +126,16 @@ pub fn run_steps<P, T>(
     commit: impl FnOnce(&mut Step<'_>, &mut P) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
     let mut draft = Draft { request: request_parameters, ..Draft::default() };
+    if let Some(trace) = call.trace {
+        trace.begin(call, operation);
+    }
     let (began, ordered) =
         call.home.read(|tx| Ok::<_, StoreError>((store::clock(tx)?.now(), faults::of(tx, operation)?)))?;
     let prepared =
         faults::strike(&ordered, operation).and_then(|()| room_for(call, operation)).and_then(|()| prepare(&mut draft));
     let mut kept = None;
-    let (outcome, truncate) = call.home.write(|tx| {
+    let mut left = Vec::new();
+    let written = call.home.write(|tx| {
         let now = store::clock(tx)?.now();
         settle_in(call.home, tx, now, operation.service.settlers)?;
         let outcome = prepared.and_then(|prepared| {
@@ -153,9 +157,16 @@ pub fn run_steps<P, T>(
             if let Err(error) = records.iter().try_for_each(|record| trail::append(tx, record)) {
                 return Err(outcome.err().unwrap_or_else(|| error.into()));
             }
+            if call.trace.is_some() {
+                left = records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect();
+            }
         }
         Ok((outcome, truncation_due(tx)?))
-    })?;
+    });
+    if let Some(trace) = call.trace {
+        trace.end(written.as_ref().map_or_else(Some, |(outcome, _)| outcome.as_ref().err()), left);
+    }
+    let (outcome, truncate) = written?;
     drop(kept);
     if truncate {
         // The operation is committed whatever becomes of this; what is not truncated now is truncated next time.

@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension as _, params};
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use crate::ids::AccountId;
 use crate::store::{StoreError, Transaction};
 
+use super::assume::{self, Details};
 use super::linked;
 use super::policy::{Policy, PolicyKind};
 use super::principal::Principal;
@@ -106,6 +109,63 @@ pub fn organization(tx: &Transaction<'_>, account: &AccountId) -> Result<Option<
     Ok(statement.query_row([account.as_str()], |row| row.get(0)).optional()?)
 }
 
+/// Stands in the place of an account in a state that somebody described: nothing is known of what it does not tell.
+const UNTOLD: &str = "*";
+
+/// Says that the state is a description of accounts that are elsewhere, so that what is missing in it is not known.
+///
+/// # Errors
+/// The store's.
+pub fn set_described(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.execute("INSERT OR REPLACE INTO iam_accounts (account, organization) VALUES (?1, '')", [UNTOLD])?;
+    Ok(())
+}
+
+/// Whether the state is a description of accounts that are elsewhere.
+///
+/// # Errors
+/// The store's.
+pub fn is_described(tx: &Transaction<'_>) -> Result<bool, StoreError> {
+    Ok(tx.prepare_cached("SELECT 1 FROM iam_accounts WHERE account = ?1")?.exists([UNTOLD])?)
+}
+
+/// Both of these in one look, as every call needs them.
+fn organization_or_untold(tx: &Transaction<'_>, account: &AccountId) -> Result<(Option<String>, bool), StoreError> {
+    let mut statement =
+        tx.prepare_cached("SELECT account, organization FROM iam_accounts WHERE account IN (?1, ?2)")?;
+    let mut rows = statement.query([account.as_str(), UNTOLD])?;
+    let (mut organization, mut described) = (None, false);
+    while let Some(row) = rows.next()? {
+        if row.get_ref(0)?.as_str().is_ok_and(|account| account == UNTOLD) {
+            described = true;
+        } else {
+            organization = Some(row.get(1)?);
+        }
+    }
+    Ok((organization, described))
+}
+
+/// Records the users and roles that `iam get-account-authorization-details` printed, in a scratch home.
+///
+/// # Errors
+/// If `details` is not that, or says two things of one user or role.
+pub fn assume(tx: &Transaction<'_>, details: &Value) -> Result<(), AssumeError> {
+    let details = Details::deserialize(details)?;
+    Ok(assume::put(tx, &details)?)
+}
+
+/// Why users and roles cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssumeError {
+    /// This is not what the command prints.
+    #[error(transparent)]
+    NotDetails(#[from] serde_json::Error),
+    /// The state does not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Says in which organisation an account is; `None` for in none.
 pub fn set_organization(tx: &Transaction<'_>, account: &AccountId, id: Option<&str>) -> Result<(), StoreError> {
     match id {
@@ -122,13 +182,21 @@ pub fn set_organization(tx: &Transaction<'_>, account: &AccountId, id: Option<&s
 pub fn requester(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, StoreError> {
     let mut requester = Requester::administrator(principal.clone());
     let account = principal.account();
-    requester.organization = Some(organization(tx, account)?);
+    let (organization, described) = organization_or_untold(tx, account)?;
+    requester.organization = if described && organization.is_none() { None } else { Some(organization) };
     let (kind, name) = match principal {
         Principal::User { name, .. } => (EntityKind::User, name.rsplit('/').next().unwrap_or(name)),
         Principal::AssumedRole { role, .. } => (EntityKind::Role, role.as_str()),
         Principal::Root(_) | Principal::Ec2Infrastructure { .. } | Principal::Service { .. } => return Ok(requester),
     };
-    let Some(entity) = find(tx, account, kind, name)? else { return Ok(requester) };
+    let Some(entity) = find(tx, account, kind, name)? else {
+        if described {
+            requester.identity =
+                Identity::Unknown(format!("the identity policies of {} are not told", principal.arn()));
+            (requester.tags, requester.unique_id) = (None, None);
+        }
+        return Ok(requester);
+    };
     requester.identity = match principal {
         // Another path or another case is another principal, which cannot be beside the recorded one.
         Principal::User { .. } if entity.arn() != principal.arn() => {
@@ -153,7 +221,8 @@ fn policies(tx: &Transaction<'_>, entity: &Entity) -> Result<Identity, StoreErro
     let mut found = Vec::new();
     for policy in stored {
         let (name, document) = policy?;
-        let name = format!("inline policy {name} of {} {}", entity.kind.name(), entity.name);
+        let kind = if name.starts_with("arn:") { "managed" } else { "inline" };
+        let name = format!("{kind} policy {name} of {} {}", entity.kind.name(), entity.name);
         match Policy::parse(&document, PolicyKind::Identity) {
             Ok(policy) => found.push(NamedPolicy::new(name, policy)),
             Err(error) => return Ok(Identity::Unknown(format!("{name} cannot be read: {error}"))),

@@ -4,11 +4,13 @@ use crate::gate::{self, ServiceError, Step};
 use crate::iam::{self, Context, Decision, NamedPolicy, Outcome, Principal, Question, Requester, ResourcePolicy};
 use crate::twin::{self, Protection};
 
+use super::assume::{self, Told};
 use super::context::EncryptionContext;
 use super::grant::{self, Grant};
 use super::keyring::{self, Key, MultiRegionKeyType};
 use super::policy;
 use super::request::{self, KeyFacts, RequestFacts};
+use super::trace;
 use super::usage;
 
 /// What lets the call through.
@@ -53,6 +55,7 @@ pub(super) fn named_key_with(
     refuse_alias(step, named, operation)?;
     let key = match keyring::resolve(step.tx, step.call, named) {
         Err(error) if error.code() == "NotFoundException" && !keyring::is_of_account(step.call, named) => {
+            trace::unknown_key(step, named)?;
             return Err(denied_unknown(step, operation, Subject::Key, named));
         }
         resolved => resolved?,
@@ -139,6 +142,7 @@ pub(super) fn authorise_with(step: &Step<'_>, key: &Key, asked: &Asked<'_>) -> R
     let decision = decide_under(step, key, &policy, operation, context, alias, more)?;
     let possible = !decision.cross_account || ACROSS_ACCOUNTS.contains(&operation);
     if (decision.is_allowed() && possible) || twin::is_off(Protection::Policy) {
+        trace::decided(step, key, asked, &decision)?;
         return Ok(Basis::Policy);
     }
     if !possible {
@@ -146,14 +150,20 @@ pub(super) fn authorise_with(step: &Step<'_>, key: &Key, asked: &Asked<'_>) -> R
     }
     let explicit = matches!(decision.outcome, Outcome::Denied { explicit: true, .. });
     let grant = if explicit { None } else { grant::allowing(step, key, operation, context)? };
-    let refused =
-        |decision: &Decision| gate::refusal(decision, step.call, &format!("kms:{operation}"), &subject.on(&key.arn()));
-    let Some(grant) = grant else { return Err(refused(&decision)) };
-    let decision = decision.with_grant(&format!("grant {}", grant.id));
+    let basis = if grant.is_some() { Basis::Grant } else { Basis::Policy };
+    let decision = match grant {
+        Some(grant) => decision.with_grant(&format!("grant {}", grant.id)),
+        None => decision,
+    };
+    let open = trace::decided(step, key, asked, &decision)?;
     if decision.is_allowed() {
-        return Ok(Basis::Grant);
+        return Ok(basis);
     }
-    Err(refused(&decision))
+    // Where it cannot be told, an explanation goes on to see what else there is; a call does not.
+    if open {
+        return Ok(Basis::Policy);
+    }
+    Err(gate::refusal(&decision, step.call, &format!("kms:{operation}"), &subject.on(&key.arn())))
 }
 
 /// What `policy`, as that of `key`, says to `operation` by the caller. Grants are not asked.
@@ -260,9 +270,16 @@ fn add_looked_up(
         gate::owner_keys(step.tx, &key.account, context)?;
     }
     if asked("kms:ResourceAliases") {
-        context.set_all("kms:ResourceAliases", keyring::aliases_of(step.tx, key)?);
+        if assume::is_told(step.tx, key, Told::Aliases)? {
+            context.set_all("kms:ResourceAliases", keyring::aliases_of(step.tx, key)?);
+        } else {
+            context.set_unknown("kms:ResourceAliases", "the aliases of the key are not told");
+        }
     }
     if asked("aws:ResourceTag/") {
+        if !assume::is_told(step.tx, key, Told::Tags)? {
+            context.set_unknown("aws:ResourceTag/", "the tags of the key are not told");
+        }
         for (name, value) in keyring::tags_of(step.tx, key)? {
             context.set_named("aws:ResourceTag/", &name, &value);
         }

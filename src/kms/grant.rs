@@ -132,6 +132,22 @@ pub(super) fn allowing_and(
     Ok(None)
 }
 
+/// The grants of `key` to the caller that name `operation`, known or not, under whatever context.
+pub(super) fn close(step: &Step<'_>, key: &Key, operation: &str) -> Result<Vec<Grant>, StoreError> {
+    let mut statement =
+        step.tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND holder = ?2"))?;
+    let mut found = Vec::new();
+    for name in step.call.principal.names() {
+        for grant in statement.query_map([key.id.as_str(), name.as_str()], from_row)? {
+            let grant = grant?;
+            if grant.operations.iter().any(|allowed| allowed == operation) {
+                found.push(grant);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Whether `name` in a grant means `requester` itself, and not merely its account.
 pub(super) fn means_itself(name: &str, requester: &Requester) -> bool {
     requester.principal.arn() == name || requester.is_session_of(name)

@@ -7,6 +7,7 @@
 
 mod access;
 mod aliases;
+mod assume;
 mod blob;
 mod context;
 mod crypto;
@@ -32,6 +33,7 @@ mod root;
 mod rotation;
 pub mod states;
 mod tags;
+mod trace;
 mod unsupported;
 mod usage;
 mod validate;
@@ -40,6 +42,10 @@ mod wrapping;
 pub use aliases::{
     AliasListEntry, CreateAliasRequest, DeleteAliasRequest, ListAliasesRequest, ListAliasesResponse,
     UpdateAliasRequest, create_alias, delete_alias, list_aliases, update_alias,
+};
+pub use assume::{
+    arn_of, assume_aliases, assume_deletion, assume_disabled, assume_grants, assume_key, assume_policy,
+    assume_policy_everywhere, assume_tags, wrap_assumed,
 };
 pub use blob::{Blob, SecretBlob};
 pub use context::{EncryptionContext, MAX_CONTEXT_BYTES};
@@ -85,10 +91,12 @@ pub use rotation::{
     RotationsListEntry, disable_key_rotation, enable_key_rotation, get_key_rotation_status, list_key_rotations,
     rotate_key_on_demand,
 };
+pub use states::KEY_STATE;
 pub use tags::{
     ListResourceTagsRequest, ListResourceTagsResponse, Tag, TagResourceRequest, UntagResourceRequest,
     list_resource_tags, tag_resource, untag_resource,
 };
+pub use trace::{ACCOUNT_STATE, UNTOLD};
 pub use unsupported::{
     ConnectCustomKeyStoreRequest, CreateCustomKeyStoreRequest, DeleteCustomKeyStoreRequest, DeriveSharedSecretRequest,
     DescribeCustomKeyStoresRequest, DisconnectCustomKeyStoreRequest, GenerateDataKeyPairRequest,

@@ -1,6 +1,6 @@
 //! What each operation may do with a key in each state: one table (AWS KMS developer guide, "Key states of AWS KMS keys").
 
-use crate::gate::ServiceError;
+use crate::gate::{Basis, Finding, Leaning, ServiceError};
 use crate::twin::{self, Protection};
 
 use super::keyring::Key;
@@ -192,10 +192,17 @@ pub const TABLE: &[Row] = &[
 /// # Panics
 /// If the table has no row for the operation, which its test rules out.
 pub(super) fn check(operation: &str, key: &Key) -> Result<(), ServiceError> {
-    let (.., row) = TABLE
-        .iter()
-        .find(|(name, origin, _)| *name == operation && origin.is_none_or(|origin| origin == key.origin))
+    let row = row(operation, key)
         .expect("every operation on a key has a row for each origin: the table's test runs them all");
+    answer(row, key)
+}
+
+fn row(operation: &str, key: &Key) -> Option<&'static [Outcome; 8]> {
+    let of_it = |(name, origin, _): &&Row| *name == operation && origin.is_none_or(|origin| origin == key.origin);
+    TABLE.iter().find(of_it).map(|(.., row)| row)
+}
+
+fn answer(row: &[Outcome; 8], key: &Key) -> Result<(), ServiceError> {
     let arn = key.arn();
     match row[key.state as usize] {
         _ if twin::is_off(Protection::KeyState) => Ok(()),
@@ -208,6 +215,30 @@ pub(super) fn check(operation: &str, key: &Key) -> Result<(), ServiceError> {
                 .with_hint(format!("blockseal kms {command} --key-id {arn}")))
         }
         Outcome::WrongOrigin => Err(wrong_origin(key)),
+    }
+}
+
+/// By which word findings call the state of a key.
+pub const KEY_STATE: &str = "key state";
+
+/// What the table says, as a finding of an explanation; `operation` is spelled as in grants.
+pub(super) fn finding(operation: &str, key: &Key) -> Finding {
+    const PAGE: Basis = Basis::Documented("AWS KMS developer guide, Key states of AWS KMS keys");
+    let row = if operation.starts_with("ReEncrypt") { "ReEncrypt" } else { operation };
+    let Some(Err(refused)) = self::row(row, key).map(|row| answer(row, key)) else {
+        let says = format!("the key is {}, which lets {operation} through", key.state.name());
+        return Finding::new(KEY_STATE, Leaning::Allows, says, PAGE);
+    };
+    let finding = Finding::new(KEY_STATE, Leaning::Refuses, refused.message(), PAGE);
+    let arn = key.arn();
+    match key.state {
+        KeyState::Disabled => finding.with_remedy(format!("enable the key: blockseal kms enable-key --key-id {arn}")),
+        state if state.is_ending() => finding.with_remedy(format!(
+            "keep the key and enable it: blockseal kms cancel-key-deletion --key-id {arn}, then kms enable-key"
+        )),
+        KeyState::PendingImport => finding
+            .with_remedy(format!("import the key's material: blockseal kms get-parameters-for-import --key-id {arn}")),
+        _ => finding,
     }
 }
 
