@@ -36,4 +36,7 @@ pub mod iam_service;
 pub mod api;
 
 // Floor 8
+pub mod explain;
+
+// Floor 9
 pub mod cli;

@@ -35,6 +35,7 @@ sessions! {
     configuration_errors
     ec2_instances
     ec2_volumes
+    explain
     faults
     kms_crypto
     kms_errors

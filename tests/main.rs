@@ -15,6 +15,7 @@ mod ec2_dry_runs;
 mod ec2_faults;
 mod ec2_instances;
 mod ec2_policies;
+mod explain;
 mod exporter;
 mod faults;
 mod fuzz;

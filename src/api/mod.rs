@@ -58,6 +58,11 @@ pub struct Service {
     pub operations: &'static [Operation],
 }
 
+/// The service of that name.
+pub fn service(name: &str) -> Option<&'static Service> {
+    SERVICES.iter().find(|service| service.name == name).copied()
+}
+
 impl Service {
     /// The operation whose AWS name is `name`.
     pub fn operation(&self, name: &str) -> Option<&'static Operation> {

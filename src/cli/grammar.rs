@@ -123,12 +123,16 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
 
 fn find(first: &str, second: &str) -> Option<Action> {
     if let Some(service) = SERVICES.iter().find(|service| service.name == first) {
-        return service.operations.iter().find(|operation| operation.command() == second).map(Action::Operation);
+        let operation = service.operations.iter().find(|operation| operation.command() == second);
+        if let Some(operation) = operation {
+            return Some(Action::Operation(operation));
+        }
     }
     own::COMMANDS.iter().find_map(|own| match own {
         Own::Group(group) if group.name == first => {
             group.verbs.iter().find(|verb| verb.name == second).map(Action::Verb)
         }
+        Own::InService(service, verb) if *service == first && verb.name == second => Some(Action::Verb(verb)),
         _ => None,
     })
 }
@@ -187,9 +191,10 @@ fn globals(matches: &ArgMatches) -> Result<Globals, CliError> {
         home: matches.get_one::<PathBuf>(tree::HOME).cloned(),
         passphrase_file: matches.get_one::<PathBuf>(tree::PASSPHRASE_FILE).cloned(),
         output: match word(tree::OUTPUT) {
-            Some("table") => Output::Table,
-            Some("text") => Output::Text,
-            _ => Output::Json,
+            Some("table") => Some(Output::Table),
+            Some("text") => Some(Output::Text),
+            Some(_) => Some(Output::Json),
+            None => None,
         },
         query: word(tree::QUERY).map(Query::new).transpose()?,
         account: parsed(matches, tree::ACCOUNT, "--account")?,

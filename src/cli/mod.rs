@@ -128,7 +128,7 @@ fn request(
 /// CLI has it, whatever `--query` picks.
 fn show_page(globals: &Globals, title: &str, mut result: Value, next: Option<String>) -> Result<(), CliError> {
     match (next, &mut result) {
-        (Some(token), Value::Object(members)) if globals.output != Output::Text => {
+        (Some(token), Value::Object(members)) if globals.output != Some(Output::Text) => {
             members.insert("NextToken".to_owned(), token.into());
             show(globals, title, result)
         }
@@ -149,7 +149,7 @@ fn show(globals: &Globals, title: &str, mut result: Value) -> Result<(), CliErro
     }
     let width = if io::stdout().is_terminal() { comfy_table::Table::new().width() } else { None };
     let mut text = Zeroizing::new(Vec::with_capacity(OUTPUT_CAPACITY));
-    let rendered = render::render(&result, globals.output, title, width, &mut *text);
+    let rendered = render::render(&result, globals.output.unwrap_or_default(), title, width, &mut *text);
     api::wipe(&mut result);
     rendered?;
     print(&text)

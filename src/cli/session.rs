@@ -54,8 +54,8 @@ pub struct Globals {
     pub home: Option<PathBuf>,
     /// `--passphrase-file`.
     pub passphrase_file: Option<PathBuf>,
-    /// `--output`.
-    pub output: Output,
+    /// `--output`, if it was given: JSON unless the command draws for people.
+    pub output: Option<Output>,
     /// `--query`, compiled.
     pub query: Option<Query>,
     /// `--account`.
@@ -130,6 +130,11 @@ impl Session {
     /// A direct call under a new request id: by `--principal` (the root of the account, unless given), in the account
     /// of `--account` (the principal's own, unless given). What is not given, the profile says, if it does.
     pub fn call(&self) -> Result<Call<'_>, CliError> {
+        self.call_in(self.home()?)
+    }
+
+    /// The same call in another home.
+    pub fn call_in<'h>(&self, home: &'h Home) -> Result<Call<'h>, CliError> {
         let profile = self.profile()?;
         let named = self.globals.principal.as_ref().or(profile.principal.as_ref());
         let default: AccountId = DEFAULT_ACCOUNT.parse().map_err(CliError::machine)?;
@@ -144,7 +149,7 @@ impl Session {
                 .map_err(|error| CliError::parameter("--principal", error.to_string()))?,
             None => Principal::Root(own),
         };
-        let mut call = Call::direct(self.home()?, principal, self.region()?);
+        let mut call = Call::direct(home, principal, self.region()?);
         if let Some(account) = account {
             call.account = account;
         }

@@ -60,16 +60,24 @@ pub(super) fn tree() -> Command {
         .args(global_options());
     for service in SERVICES {
         let operations = service.operations.iter().map(|operation| operation_command(service.name, operation));
-        tree = tree.subcommand(branch(service.name, service.help).subcommands(operations));
+        let ours = own::COMMANDS.iter().filter_map(|own| match own {
+            Own::InService(of, verb) if *of == service.name => {
+                Some(verb_command(&format!("{} {}", service.name, verb.name), verb))
+            }
+            _ => None,
+        });
+        tree = tree.subcommand(branch(service.name, service.help).subcommands(operations.chain(ours)));
     }
     for own in own::COMMANDS {
-        tree = tree.subcommand(match own {
+        tree = match own {
             Own::Group(group) => {
                 let verbs = group.verbs.iter().map(|verb| verb_command(&format!("{} {}", group.name, verb.name), verb));
-                branch(group.name, group.help).subcommands(verbs)
+                tree.subcommand(branch(group.name, group.help).subcommands(verbs))
             }
-            Own::Verb(verb) => verb_command(verb.name, verb),
-        });
+            Own::Verb(verb) => tree.subcommand(verb_command(verb.name, verb)),
+            // Listed with its service.
+            Own::InService(..) => tree,
+        };
     }
     tree.subcommand(help_command().about("Shows help: blockseal help [command [subcommand]]"))
 }
@@ -123,7 +131,12 @@ fn parameter_options(parameter: &'static Parameter) -> Vec<Arg> {
     let arg = Arg::new(parameter.name).help(help).help_heading("Parameters");
     if parameter.positional {
         let arg = arg.value_name(parameter.option().to_uppercase()).help_heading("Operands");
-        return vec![arg.allow_negative_numbers(true)];
+        let arg = match parameter.kind {
+            // A command with options of its own, and so the last of the line.
+            Kind::List(_) => arg.num_args(0..).trailing_var_arg(true).allow_hyphen_values(true),
+            _ => arg.allow_negative_numbers(true),
+        };
+        return vec![arg];
     }
     let option = parameter.option();
     match parameter.kind {

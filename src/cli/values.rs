@@ -222,6 +222,16 @@ fn file_contents(word: &str) -> Result<Option<Contents>, String> {
     }
 }
 
+/// The text that `word` is, or that is in the file which it names with `file://`.
+pub(super) fn text(name: &str, word: &str) -> Result<String, CliError> {
+    match file_contents(word) {
+        Ok(None) => Ok(word.to_owned()),
+        Ok(Some(Contents::Text(text))) => Ok(text),
+        Ok(Some(Contents::Bytes(_))) => Err(CliError::parameter(name, "give text as file://, not as fileb://")),
+        Err(error) => Err(CliError::parameter(name, error)),
+    }
+}
+
 /// A request with every member and nothing in it, as `--generate-cli-skeleton` prints it.
 pub(super) fn skeleton(parameters: &[Parameter]) -> Value {
     Value::Object(parameters.iter().map(|member| (member.name.to_owned(), empty(member.kind))).collect())

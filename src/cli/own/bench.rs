@@ -70,7 +70,10 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
         std::fs::write(&path, bench::svg(&title, &points)).map_err(|error| unwritable(&path, &error))?;
     }
     let report = Report { engines, volume };
-    if given.json == Some(true) || session.globals.query.is_some() || session.globals.output != Output::Json {
+    if given.json == Some(true)
+        || session.globals.query.is_some()
+        || session.globals.output.is_some_and(|output| output != Output::Json)
+    {
         Ok(Outcome::value(serde_json::to_value(&report).map_err(CliError::machine)?))
     } else {
         Ok(Outcome::text(report.text()))

@@ -9,7 +9,9 @@ mod bench;
 mod clock;
 mod demo;
 mod envelope;
+mod explain;
 mod faults;
+mod impact;
 mod made;
 mod trail;
 mod volume;
@@ -22,6 +24,8 @@ use crate::api::Parameter;
 
 /// Every command of ours, in the order in which help lists them.
 pub static COMMANDS: &[Own] = &[
+    Own::Verb(&explain::EXPLAIN),
+    Own::InService("kms", &impact::IMPACT),
     Own::Group(&account::GROUP),
     Own::Group(&clock::GROUP),
     Own::Group(&faults::GROUP),
@@ -39,6 +43,8 @@ pub enum Own {
     Group(&'static Group),
     /// `blockseal <verb>`.
     Verb(&'static Verb),
+    /// `blockseal <service> <verb>`: beside the operations of that service of AWS.
+    InService(&'static str, &'static Verb),
 }
 
 impl Own {
@@ -47,6 +53,7 @@ impl Own {
         match self {
             Self::Group(group) => group.name,
             Self::Verb(verb) => verb.name,
+            Self::InService(service, _) => service,
         }
     }
 }
@@ -80,7 +87,7 @@ pub struct Verb {
 pub struct Outcome {
     /// What is printed.
     pub body: Body,
-    /// The exit code: 0, or 1 for *refused, differs or damaged*.
+    /// The exit code: 0, 1 for *refused, differs or damaged*, or 3 for *undetermined*.
     pub code: u8,
 }
 

@@ -1,0 +1,91 @@
+//! What becomes of everything that a key wraps, if something happens to the key: asked before one touches it.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Verdict, explain};
+use crate::api;
+use crate::ec2;
+use crate::gate::{Call, ServiceError};
+use crate::kms;
+
+/// What happens to the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// Nothing: as it is now.
+    Nothing,
+    /// It is disabled.
+    Disabled,
+    /// Its deletion is scheduled, and comes to pass.
+    Deleted,
+    /// It gets this policy.
+    Policy(String),
+}
+
+/// What becomes of one thing that the key wraps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Affected {
+    /// `volume` or `attachment`.
+    pub kind: &'static str,
+    /// The volume's id.
+    pub id: String,
+    /// Its state now.
+    pub state: String,
+    /// The encryption context of its data key, as a JSON object.
+    pub encryption_context: Value,
+    /// What becomes of it, and when.
+    pub effect: String,
+    /// The error that its next user sees, if it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether its content is lost for good.
+    pub lost: bool,
+}
+
+/// What becomes of everything that `key_id` wraps in the account and Region of `call`, whose home is a scratch one.
+///
+/// # Errors
+/// `NotFoundException` if there is no such key; a failure of this machine.
+pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affected>, ServiceError> {
+    let key_arn = kms::arn_of(call, key_id)?;
+    match change {
+        Change::Nothing => {}
+        Change::Disabled => kms::assume_disabled(call.home, &key_arn)?,
+        Change::Deleted => kms::assume_deletion(call.home, &key_arn)?,
+        Change::Policy(policy) => kms::assume_policy(call.home, &key_arn, policy)?,
+    }
+    let mut affected = Vec::new();
+    for wrapped in ec2::wrapped_under(call, &key_arn)? {
+        let attached = wrapped.attached;
+        // What is attached goes on: the host has the data key. Its next attach is the first to ask for it again.
+        ec2::assume_detached(call.home, &wrapped.id)?;
+        let operation = api::service("ec2").and_then(|ec2| ec2.operation("AttachVolume"));
+        let operation = operation.ok_or_else(|| ServiceError::machine("there is no AttachVolume"))?;
+        let explanation = explain(call, "ec2", operation, serde_json::json!({"VolumeId": wrapped.id.as_str()}))?;
+        let error = explanation.sight.as_ref().and_then(|sight| sight.error.clone());
+        let lost = *change == Change::Deleted;
+        let then = match (explanation.verdict, lost) {
+            (_, true) => "refused at the next attach, and lost for good when the waiting period is over",
+            (Verdict::Allowed, _) => "nothing changes",
+            (Verdict::Refused, _) => "refused at the next attach",
+            (Verdict::Undetermined, _) => "undetermined at the next attach",
+        };
+        let effect = match (attached, explanation.verdict) {
+            (true, Verdict::Allowed) if !lost => then.to_owned(),
+            (true, _) => format!("runs on: nothing until it is detached, then {then}"),
+            (false, _) => then.to_owned(),
+        };
+        affected.push(Affected {
+            kind: if attached { "attachment" } else { "volume" },
+            id: wrapped.id.to_string(),
+            state: wrapped.state,
+            encryption_context: serde_json::json!(wrapped.context),
+            effect,
+            error,
+            lost,
+        });
+    }
+    Ok(affected)
+}
