@@ -12,7 +12,7 @@ pub(super) fn hint(code: &str) -> Option<&'static str> {
             "blockseal kms list-keys and list-aliases show what there is; --account and --region say where"
         }
         "AccessDeniedException" | "UnauthorizedOperation" => {
-            "--principal says who calls, --account whose resources are meant"
+            "blockseal explain in front of the same command says why, and what would have to change"
         }
         "InvalidVolume.NotFound" => {
             "blockseal ec2 describe-volumes shows what there is; --account and --region say where"

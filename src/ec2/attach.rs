@@ -144,7 +144,10 @@ fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
     let Some(shown) = seen.refusal(id.as_str()) else { return ServiceError::Refused(refusal) };
     let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
     let remedy = refusal.hint.map_or_else(String::new, |hint| format!(" Try: {hint}"));
-    ServiceError::Refused(shown).with_hint(format!("KMS answered {}{reason}{remedy}", refusal.code))
+    ServiceError::Refused(shown).with_hint(format!(
+        "KMS answered {}{reason}{remedy} (blockseal explain in front of the same command says why)",
+        refusal.code
+    ))
 }
 
 fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttachment, ServiceError> {
