@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::gate::{Call, ServiceError};
-use crate::ids::{DbiResourceId, VolumeId};
+use crate::ids::{AccountId, DbiResourceId, Region, VolumeId};
 use crate::kms::{self, EncryptionContext};
 use crate::luks2::WrappedKey;
 use crate::store::{self, Home};
@@ -72,6 +72,10 @@ pub fn assume_volume(home: &Home, volume: &Value) -> Result<(), ServiceError> {
 pub struct Wrapped {
     /// Its id.
     pub id: VolumeId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// Where it is.
+    pub region: Region,
     /// Its state, as `DescribeVolumes` shows it.
     pub state: String,
     /// The context of its wrapped data key.
@@ -80,22 +84,22 @@ pub struct Wrapped {
     pub attached: bool,
 }
 
-/// The volumes of the call's account and Region that the key of that ARN wraps, oldest first.
+/// The volumes that the key of that ARN wraps, of every account, oldest first.
 ///
 /// # Errors
 /// If the state cannot be read.
-pub fn wrapped_under(call: &Call<'_>, key_arn: &str) -> Result<Vec<Wrapped>, ServiceError> {
-    call.home.read(|tx| {
+pub fn wrapped_under(home: &Home, key_arn: &str) -> Result<Vec<Wrapped>, ServiceError> {
+    home.read(|tx| {
         let mut found = Vec::new();
-        for row in table::volumes_of(tx, &call.account, &call.region)? {
-            if row.encryption.as_ref().is_some_and(|encryption| encryption.key_arn == key_arn) {
-                found.push(Wrapped {
-                    attached: table::attachment(tx, &row.id)?.is_some(),
-                    state: row.state.as_str().to_owned(),
-                    context: keys::context(&row),
-                    id: row.id,
-                });
-            }
+        for row in table::volumes_under(tx, key_arn)? {
+            found.push(Wrapped {
+                attached: table::attachment(tx, &row.id)?.is_some(),
+                state: row.state.as_str().to_owned(),
+                context: keys::context(&row),
+                account: row.account,
+                region: row.region,
+                id: row.id,
+            });
         }
         Ok(found)
     })

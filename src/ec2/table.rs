@@ -198,6 +198,15 @@ pub(super) fn volumes_of(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Volumes whose data key is wrapped under the key of that ARN, in every account and Region.
+pub(super) fn volumes_under(tx: &Transaction<'_>, key_arn: &str) -> Result<Vec<VolumeRow>, StoreError> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {VOLUME_COLUMNS} FROM volumes WHERE kms_key_arn = ?1 ORDER BY created_at, id"
+    ))?;
+    let rows = statement.query_map([key_arn], volume_of)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Volumes that are not at rest, in every account and Region: those that a crash can have left behind.
 pub(super) fn restless(tx: &Transaction<'_>) -> Result<Vec<VolumeId>, StoreError> {
     let mut statement = tx.prepare_cached("SELECT id FROM volumes WHERE state <> 'available'")?;

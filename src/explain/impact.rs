@@ -7,6 +7,7 @@ use super::{Verdict, explain};
 use crate::api;
 use crate::ec2;
 use crate::gate::{Call, ServiceError};
+use crate::iam::Principal;
 use crate::kms;
 
 /// What happens to the key.
@@ -31,6 +32,8 @@ pub struct Affected {
     pub kind: &'static str,
     /// The volume's id.
     pub id: String,
+    /// Whose volume it is.
+    pub account: String,
     /// Its state now.
     pub state: String,
     /// The encryption context of its data key, as a JSON object.
@@ -44,7 +47,8 @@ pub struct Affected {
     pub lost: bool,
 }
 
-/// What becomes of everything that `key_id` wraps in the account and Region of `call`, whose home is a scratch one.
+/// What becomes of everything that `key_id` wraps, in every account of `call`'s home, which is a scratch one. Each volume is
+/// tried by the caller, one of another account by that account's root.
 ///
 /// # Errors
 /// `NotFoundException` if there is no such key; a failure of this machine.
@@ -57,13 +61,17 @@ pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affe
         Change::Policy(policy) => kms::assume_policy(call.home, &key_arn, policy)?,
     }
     let mut affected = Vec::new();
-    for wrapped in ec2::wrapped_under(call, &key_arn)? {
+    for wrapped in ec2::wrapped_under(call.home, &key_arn)? {
         let attached = wrapped.attached;
         // What is attached goes on: the host has the data key. Its next attach is the first to ask for it again.
         ec2::assume_detached(call.home, &wrapped.id)?;
         let operation = api::service("ec2").and_then(|ec2| ec2.operation("AttachVolume"));
         let operation = operation.ok_or_else(|| ServiceError::machine("there is no AttachVolume"))?;
-        let explanation = explain(call, "ec2", operation, serde_json::json!({"VolumeId": wrapped.id.as_str()}))?;
+        let mut call = Call { account: wrapped.account.clone(), region: wrapped.region.clone(), ..call.clone() };
+        if *call.principal.account() != wrapped.account {
+            call.principal = Principal::Root(wrapped.account.clone());
+        }
+        let explanation = explain(&call, "ec2", operation, serde_json::json!({"VolumeId": wrapped.id.as_str()}))?;
         let error = explanation.sight.as_ref().and_then(|sight| sight.error.clone());
         let lost = *change == Change::Deleted;
         let then = match (explanation.verdict, lost) {
@@ -80,6 +88,7 @@ pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affe
         affected.push(Affected {
             kind: if attached { "attachment" } else { "volume" },
             id: wrapped.id.to_string(),
+            account: wrapped.account.to_string(),
             state: wrapped.state,
             encryption_context: serde_json::json!(wrapped.context),
             effect,
