@@ -111,6 +111,7 @@ fn agree(home: &Home, command: &[&str]) -> (Value, Output) {
         ("undetermined", 3) => assert!(stderr.contains("(UndeterminedException)"), "{said}"),
         other => panic!("{other:?}: {said}"),
     }
+    assert!(contents(home) != before, "{command:?} left no record, so that a comparison would see nothing");
     if explained["verdict"] != "undetermined" {
         let calls = explained["calls"].as_array().unwrap();
         let mut foretold: Vec<_> =
@@ -276,6 +277,26 @@ fn what_is_explained_is_what_happens() {
     assert_eq!(verdict(&["cloudtrail", "lookup-events", "--max-items", "1"]).0, "allowed");
 }
 
+/// The result of an explained call is nobody's: neither a plaintext nor a blob that could be opened is shown or left.
+#[test]
+fn an_explanation_shows_no_plaintext() {
+    let home = Home::new();
+    let cmk = key(&home, None);
+    let secret = "bWFya2VyIG9mIGEgcGxhaW50ZXh0IHRoYXQgaXMgdG9sZCBub2JvZHk=";
+    let blob = home.json_of(&["kms", "encrypt", "--plaintext", secret, "--key-id", &cmk])["CiphertextBlob"].clone();
+    let decrypt = ["kms", "decrypt", "--ciphertext-blob", blob.as_str().unwrap()];
+    let shows = |command: &[&str]| both(&home.run(command)).contains(secret);
+    for output in ["json", "text"] {
+        assert!(!shows(&[&["explain", "--output", output], &decrypt[..]].concat()));
+    }
+    assert!(!shows(&["explain", "kms", "encrypt", "--plaintext", secret, "--key-id", &cmk]));
+    assert!(shows(&decrypt), "the twin: the command itself shows it");
+    let (made, _) = explain(&home, &["kms", "generate-data-key", "--key-id", &cmk, "--key-spec", "AES_256"]);
+    assert_eq!(made["verdict"], "allowed");
+    assert!(!made.to_string().contains("Plaintext") && !made.to_string().contains("CiphertextBlob"));
+    assert_eq!(fs::read_dir(home.scratch()).unwrap().count(), 0);
+}
+
 /// One row of the table for each answer that KMS can be brought to give; the two columns that are built are held against
 /// what really happens.
 #[test]
@@ -422,6 +443,47 @@ fn a_trail_is_run_again_under_another_policy() {
         ["Encrypt", "succeeded", "AccessDeniedException"]
     );
     assert!(contents(&home) == before);
+}
+
+/// Records in the shapes that AWS writes, run in an account that was described: what changes is named, and what cannot be
+/// run again is counted with its reason.
+#[test]
+fn a_trail_of_aws_is_run_again_in_a_described_account() {
+    let home = Home::new();
+    let folder = root().join("fixtures/explain");
+    let replay = |state: &str| {
+        let state = folder.join("states").join(state);
+        let (state, trail) = (state.to_str().unwrap(), folder.join("trail"));
+        let arguments = ["explain", "--output", "json", "--account-state", state, "--replay", trail.to_str().unwrap()];
+        let output = home.run(arguments);
+        let replayed: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", both(&output)));
+        let changed: Vec<_> = replayed["changed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|call| format!("{} {} {}", call["operation"], call["then"], call["now"]).replace('"', ""))
+            .collect();
+        (changed, replayed["replayed"].as_u64().unwrap(), replayed["not_replayed"].clone(), output.status.code())
+    };
+    let (changed, count, not_replayed, code) = replay("orders");
+    assert_eq!((changed, count, code), (Vec::new(), 4, Some(0)));
+    let left_out = [
+        "Decrypt by a grant that was made before the trail begins, and is gone",
+        "a session with MFA",
+        "a call through a VPC endpoint",
+        "RotateKey: done by KMS itself",
+    ];
+    assert_eq!(not_replayed, json!(left_out.map(|reason| (reason, 1))));
+    let (changed, .., code) = replay("disabled");
+    // The host has no grant where none could be made.
+    let wanted = [
+        ("GenerateDataKeyWithoutPlaintext", "DisabledException"),
+        ("CreateGrant", "DisabledException"),
+        ("Decrypt", "AccessDeniedException"),
+    ];
+    assert_eq!(changed, wanted.map(|(operation, now)| format!("{operation} succeeded {now}")));
+    assert_eq!(code, Some(1));
+    assert!(!home.path().exists());
 }
 
 /// What becomes of what a key wraps.

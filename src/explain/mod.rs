@@ -9,6 +9,8 @@ mod impact;
 mod render;
 mod replay;
 pub mod suite;
+#[cfg(test)]
+mod tests;
 
 pub use account_state::{StateError, load as load_account_state};
 pub use impact::{Affected, Change, impact};
@@ -17,6 +19,7 @@ pub use replay::{Replay, ReplayError, Replayed, records, replay, text as replay_
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use zeroize::Zeroize as _;
 
 use crate::api::{self, Operation};
 use crate::ec2;
@@ -110,7 +113,8 @@ pub fn explain(
     }
     let trace = Trace::default();
     let traced = Call { trace: Some(&trace), ..call.clone() };
-    let outcome = (operation.run)(&traced, request);
+    // A result may hold a plaintext, and is nobody's: nothing of it stays in memory.
+    let outcome = (operation.run)(&traced, request).map(|mut result| wipe(&mut result));
     if let Err(error @ ServiceError::Machine(_)) = outcome {
         return Err(error);
     }
@@ -124,7 +128,7 @@ pub fn explain(
             principal: call.principal.arn(),
             via: None,
             findings: Vec::new(),
-            outcome: Some(outcome.map(drop).map_err(|error| refused(&error))),
+            outcome: Some(outcome.map_err(|error| refused(&error))),
             records: Vec::new(),
         });
     }
@@ -132,6 +136,15 @@ pub fn explain(
         add_untold(&mut calls);
     }
     Ok(judge(calls, format!("{service} {}", api::dashed(operation.name)), call.principal.arn()))
+}
+
+fn wipe(result: &mut Value) {
+    match result {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// The ARN of the key that a request is about: the one that it names, or the one of its volume.

@@ -4,6 +4,7 @@
 //! of a Decrypt is one that is right for the recorded key and context, and a plaintext is one byte. Grants that the trail
 //! makes are kept for the calls behind them; every other change is forgotten before the next record.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
@@ -138,8 +139,12 @@ fn records_of(path: &PathBuf) -> Result<Vec<Value>, ReplayError> {
 /// If this machine fails; a record that cannot be run again is counted.
 pub fn replay(home: &Home, records: &[Value]) -> Result<Replay, ReplayError> {
     let mut replay = Replay::default();
+    let mut granted: HashSet<&str> = HashSet::new();
     for record in records.iter().filter(|record| record["eventSource"] == "kms.amazonaws.com") {
-        match one(home, record)? {
+        if record["eventName"] == "CreateGrant" {
+            granted.insert(word(&record["requestParameters"]["granteePrincipal"]));
+        }
+        match one(home, record, &granted)? {
             Ok(found) => {
                 replay.replayed += 1;
                 if found.then != found.now {
@@ -173,8 +178,8 @@ pub fn text(replay: &Replay) -> String {
     out
 }
 
-/// One record, or why it cannot be run again.
-fn one(home: &Home, record: &Value) -> Result<Result<Replayed, String>, ServiceError> {
+/// One record, or why it cannot be run again. To `granted` the trail shows grants.
+fn one(home: &Home, record: &Value, granted: &HashSet<&str>) -> Result<Result<Replayed, String>, ServiceError> {
     let name = word(&record["eventName"]);
     if record["eventType"] == "AwsServiceEvent" {
         return Ok(Err(format!("{name}: done by KMS itself")));
@@ -182,6 +187,13 @@ fn one(home: &Home, record: &Value) -> Result<Result<Replayed, String>, ServiceE
     let Some(operation) = api::service("kms").and_then(|kms| kms.operation(name)) else {
         return Ok(Err(format!("{name}: not an operation that is known here")));
     };
+    // Policies can ask for these, and no call here has them.
+    if record["vpcEndpointId"].is_string() {
+        return Ok(Err("a call through a VPC endpoint".to_owned()));
+    }
+    if record["userIdentity"]["sessionContext"]["attributes"]["mfaAuthenticated"] == "true" {
+        return Ok(Err("a session with MFA".to_owned()));
+    }
     let Ok(region) = word(&record["awsRegion"]).parse::<Region>() else {
         return Ok(Err("no Region".to_owned()));
     };
@@ -205,12 +217,19 @@ fn one(home: &Home, record: &Value) -> Result<Result<Replayed, String>, ServiceE
     if let Some(via) = via(record, &call.region) {
         call = call.through(&via);
     }
+    word(&record["sourceIPAddress"]).clone_into(&mut call.source_ip);
+    word(&record["userAgent"]).clone_into(&mut call.user_agent);
     let explanation = super::explain(&call, "kms", operation, request)?;
     let then = record["errorCode"].as_str().map_or("succeeded", |code| code);
     let now = now(&explanation);
     if !keeps && record["readOnly"] != true && then == "succeeded" && !is_refusal_of_use(&now) {
         // It was done, and cannot be done twice: that a key has its alias says nothing of who may give it one.
         return Ok(Err(format!("{name}: it was done already ({now})")));
+    }
+    let of_a_host = matches!(call.principal, Principal::Ec2Infrastructure { .. });
+    if of_a_host && then == "succeeded" && now == "AccessDeniedException" && !granted.contains(&*explanation.principal)
+    {
+        return Ok(Err(format!("{name} by a grant that was made before the trail begins, and is gone")));
     }
     Ok(Ok(Replayed {
         event_id: word(&record["eventID"]).to_owned(),

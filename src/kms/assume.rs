@@ -113,7 +113,8 @@ pub fn assume_key(home: &Home, metadata: &Value) -> Result<Option<String>, Servi
     }
     let unknown = |what: &str, found: &str| wrong(format!("{}: {what} '{found}' is not known", described.arn));
     let state = KeyState::from_name(&described.key_state).ok_or_else(|| unknown("KeyState", &described.key_state))?;
-    let origin = described.origin.as_deref().unwrap_or("AWS_KMS");
+    // Of a key in a key store of the user's own nothing is known that a state or a policy could ask for.
+    let Some(origin) = Origin::from_name(described.origin.as_deref().unwrap_or("AWS_KMS")) else { return Ok(None) };
     let replica = described.multi_region_configuration.is_some_and(|of| of.multi_region_key_type == "REPLICA");
     let kind = if replica { MultiRegionKeyType::Replica } else { MultiRegionKeyType::Primary };
     RootKey::ensure(home)?;
@@ -129,7 +130,7 @@ pub fn assume_key(home: &Home, metadata: &Value) -> Result<Option<String>, Servi
             created: now,
             deletion: None,
             window_days: None,
-            origin: Origin::from_name(origin).ok_or_else(|| unknown("Origin", origin))?,
+            origin,
             multi_region: described.multi_region.then_some(kind),
             material_id: None,
             rotation: None,
