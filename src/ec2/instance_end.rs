@@ -46,7 +46,13 @@ pub(super) fn empty(home: &Home, id: &InstanceId, deleted: Deleted) -> Result<()
             Ok(Some(told)) => settle::tell(home, &told)?,
             Err(Unstopped::Ending(error) | Unstopped::Failed(error)) => return Err(error),
         }
-        settle::end_attachment_in(home, &row, &attachment, if goes { State::Deleting } else { State::Available }, None)?;
+        settle::end_attachment_in(
+            home,
+            &row,
+            &attachment,
+            if goes { State::Deleting } else { State::Available },
+            None,
+        )?;
         if goes {
             disk::remove(home, volume)?;
             home.write(|tx| table::remove(tx, volume))?;
