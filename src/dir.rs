@@ -191,6 +191,17 @@ impl HomeDir {
         Ok(Some(u64::try_from(stat.st_size).unwrap_or_default()))
     }
 
+    /// What tells whether a file of the home is still the same and as it was; `None` if there is none.
+    pub fn stamp(&self, relative: &str) -> Option<Stamp> {
+        let stat = fstatat(self.fd.as_fd(), relative, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        Some(Stamp {
+            file: (stat.st_dev, stat.st_ino),
+            mode: stat.st_mode,
+            bytes: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        })
+    }
+
     /// Removes a file; one that is gone already is fine.
     pub fn remove_file(&self, relative: &str) -> Result<(), DirError> {
         match unlinkat(self.fd.as_fd(), relative, UnlinkatFlags::NoRemoveDir) {
@@ -220,6 +231,16 @@ impl HomeDir {
     fn io_error(&self, action: &'static str, relative: &str, errno: Errno) -> DirError {
         DirError::Io { action, path: self.path_of(relative), source: errno.into() }
     }
+}
+
+/// A file as it was: another one, or a change of its bytes or its mode, has another stamp. The time of a change is that of
+/// the system's clock tick, so that two changes within one may look the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    file: (u64, u64),
+    mode: u32,
+    bytes: i64,
+    changed: (i64, i64),
 }
 
 /// Makes the bytes of a file durable.

@@ -51,6 +51,10 @@ pub(crate) enum Protection {
     Fingerprint,
     /// A new file takes the place of none.
     Exclusive,
+    /// What is remembered of the state is forgotten when the state changes.
+    Forgetting,
+    /// An answer waits for the commit of the group that holds its record.
+    DurableAnswer,
     /// A transaction is on the disk when it is committed.
     DurableCommit,
     /// A file's bytes are durable before anything counts on them.
@@ -85,8 +89,14 @@ pub(crate) const fn is_off(_: Protection) -> bool {
     false
 }
 
+/// Whether the calling thread's test switched off anything by which what is remembered may have come to be wrong.
+#[cfg(not(test))]
+pub(crate) const fn is_any_off() -> bool {
+    false
+}
+
 #[cfg(test)]
-pub(crate) use testing::{is_off, without};
+pub(crate) use testing::{is_any_off, is_off, without};
 
 #[cfg(test)]
 mod testing {
@@ -100,6 +110,10 @@ mod testing {
 
     pub(crate) fn is_off(protection: Protection) -> bool {
         OFF.get() & (1 << protection as u32) != 0
+    }
+
+    pub(crate) fn is_any_off() -> bool {
+        OFF.get() & !(1 << Protection::Forgetting as u32) != 0
     }
 
     /// Runs `attack` on this thread with `protection` switched off, and whatever else is already.

@@ -125,10 +125,13 @@ pub fn clear(home: &Home, operation: Option<&str>) -> Result<usize, StoreError> 
 
 /// The faults of an operation.
 pub(super) fn of(tx: &Transaction<'_>, operation: &Operation) -> Result<Vec<Fault>, StoreError> {
-    let mut statement = tx.prepare_cached("SELECT fault FROM faults WHERE operation = ?1 ORDER BY kind")?;
-    let rows = statement.query_map([name(operation)], |row| row.get::<_, String>(0))?;
-    let rows = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(rows.iter().filter_map(|fault| fault.parse().ok()).collect())
+    let name = name(operation);
+    tx.recall(&name, || {
+        let mut statement = tx.prepare_cached("SELECT fault FROM faults WHERE operation = ?1 ORDER BY kind")?;
+        let rows = statement.query_map([&name], |row| row.get::<_, String>(0))?;
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        Ok(rows.iter().filter_map(|fault| fault.parse().ok()).collect())
+    })
 }
 
 /// How much later than now what `operation` makes is known everywhere.

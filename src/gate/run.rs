@@ -104,7 +104,34 @@ pub fn run<T>(
     request_parameters: Value,
     body: impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
-    run_steps(call, operation, request_parameters, |_| Ok(()), |step, &mut ()| body(step))
+    if call.trace.is_some() {
+        return run_steps(call, operation, request_parameters, |_| Ok(()), |step, &mut ()| body(step));
+    }
+    let mut waiting = Some((request_parameters, body));
+    let ran = call.home.write_together(|tx| {
+        if !faults::of(tx, operation)?.is_empty() {
+            return Ok(None);
+        }
+        let Some((request, body)) = waiting.take() else { return Ok(None) };
+        let began = store::clock(tx)?.now();
+        let draft = Draft { request, ..Draft::default() };
+        let admitted = room_for(call, operation);
+        let body = admitted.map(|()| |step: &mut Step<'_>| body(step));
+        let ended = end(call, operation, tx, began, draft, body, &mut Vec::new());
+        Ok::<_, ServiceError>(Some(ended?))
+    })?;
+    let Some((outcome, truncate)) = ran else {
+        // Faults come over a call outside any transaction.
+        let Some((request, body)) = waiting else {
+            return Err(ServiceError::machine("the operation ended without an outcome"));
+        };
+        return run_steps(call, operation, request, |_| Ok(()), |step, &mut ()| body(step));
+    };
+    if truncate {
+        // The operation is committed whatever becomes of this; what is not truncated now is truncated next time.
+        let _ = finish_truncation(call.home);
+    }
+    outcome
 }
 
 /// Runs an operation that calls others on the way, each of which leaves its own record.
@@ -135,33 +162,12 @@ pub fn run_steps<P, T>(
         faults::strike(&ordered, operation).and_then(|()| room_for(call, operation)).and_then(|()| prepare(&mut draft));
     let mut kept = None;
     let mut left = Vec::new();
-    let written = call.home.write(|tx| {
-        let now = store::clock(tx)?.now();
-        settle_in(call.home, tx, now, operation.service.settlers)?;
-        let outcome = prepared.and_then(|prepared| {
+    let written = call.home.write_together(|tx| {
+        let commit = prepared.map(|prepared| {
             let prepared = kept.insert(prepared);
-            tx.execute_batch("SAVEPOINT operation").map_err(StoreError::from)?;
-            let outcome = commit(&mut Step { call, tx, now, draft: &mut draft, presented: Vec::new() }, prepared);
-            let end = match outcome {
-                Ok(_) => "RELEASE operation",
-                Err(_) => "ROLLBACK TO operation; RELEASE operation",
-            };
-            // SQLite may have rolled the whole transaction back (disk full): the body's error then tells why.
-            match (tx.execute_batch(end), outcome) {
-                (Err(_), Err(error)) => Err(error),
-                (ended, outcome) => ended.map_err(ServiceError::from).and(outcome),
-            }
+            |step: &mut Step<'_>| commit(step, prepared)
         });
-        if !twin::is_off(Protection::Record) {
-            let records = records(call, operation, began, draft, outcome.as_ref().err());
-            if let Err(error) = records.iter().try_for_each(|record| trail::append(tx, record)) {
-                return Err(outcome.err().unwrap_or_else(|| error.into()));
-            }
-            if call.trace.is_some() {
-                left = records.iter().filter_map(|record| serde_json::to_value(record).ok()).collect();
-            }
-        }
-        Ok((outcome, truncation_due(tx)?))
+        end(call, operation, tx, began, draft, commit, &mut left)
     });
     if let Some(trace) = call.trace {
         trace.end(written.as_ref().map_or_else(Some, |(outcome, _)| outcome.as_ref().err()), left);
@@ -169,10 +175,61 @@ pub fn run_steps<P, T>(
     let (outcome, truncate) = written?;
     drop(kept);
     if truncate {
-        // The operation is committed whatever becomes of this; what is not truncated now is truncated next time.
         let _ = finish_truncation(call.home);
     }
     outcome
+}
+
+/// What an operation comes to inside its transaction: its outcome, and whether the log must be truncated behind it.
+type Ended<T> = (Result<T, ServiceError>, bool);
+
+/// Settles, runs `body` (or what kept it from running), and leaves the record, also in `left` if the call is explained.
+fn end<T>(
+    call: &Call<'_>,
+    operation: &Operation,
+    tx: &Transaction<'_>,
+    began: Time,
+    mut draft: Draft,
+    body: Result<impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>, ServiceError>,
+    left: &mut Vec<Value>,
+) -> Result<Ended<T>, ServiceError> {
+    let now = store::clock(tx)?.now();
+    settle_in(call.home, tx, now, operation.service.settlers)?;
+    let outcome = body.and_then(|body| {
+        let changes = tx.changes();
+        run_statement(tx, "SAVEPOINT operation")?;
+        let outcome = body(&mut Step { call, tx, now, draft: &mut draft, presented: Vec::new() });
+        let undone = if outcome.is_ok() {
+            Ok(())
+        } else {
+            if tx.changes() != changes {
+                tx.forget();
+            }
+            run_statement(tx, "ROLLBACK TO operation")
+        };
+        let ended = undone.and_then(|()| run_statement(tx, "RELEASE operation"));
+        match (ended, outcome) {
+            (Err(_), Err(error)) => Err(error),
+            (ended, outcome) => ended.map_err(ServiceError::from).and(outcome),
+        }
+    });
+    if tx.is_autocommit() {
+        // SQLite has rolled the whole transaction back (disk full): the body's error tells why.
+        return Err(outcome.err().unwrap_or_else(|| StoreError::Undone.into()));
+    }
+    if !twin::is_off(Protection::Record) {
+        let records = records(call, operation, began, draft, outcome.as_ref().err());
+        if call.trace.is_some() {
+            left.extend(records.iter().filter_map(|record| serde_json::to_value(record).ok()));
+        }
+        tx.at_end(move |tx| tx.unremembered(|| records.iter().try_for_each(|record| trail::append(tx, record))));
+    }
+    Ok((outcome, truncation_due(tx)?))
+}
+
+fn run_statement(tx: &Transaction<'_>, statement: &str) -> Result<(), StoreError> {
+    tx.prepare_cached(statement)?.execute([])?;
+    Ok(())
 }
 
 /// What makes new things waits for room on the disk; what looks at things and ends them uses the last of it.

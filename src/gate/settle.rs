@@ -1,5 +1,7 @@
 //! What is due by the clock, done in due order and exactly once.
 
+use std::collections::HashMap;
+
 use crate::clock::Time;
 use crate::store::{self, Home, StoreError, Transaction};
 use crate::twin::{self, Protection};
@@ -40,6 +42,16 @@ pub fn settle(home: &Home, settlers: &[Settler]) -> Result<(), ServiceError> {
     if truncate { finish_truncation(home) } else { Ok(()) }
 }
 
+/// Until when nothing is due, for so many calls more, by the place of the settlers.
+#[derive(Default)]
+struct Quiet(HashMap<usize, (Time, u32)>);
+
+/// After so many calls it is looked again: their records may make a log file due before its time.
+const CALLS: u32 = 256;
+
+/// Records that are appended make a log file due at the end of their five minutes.
+const SECONDS: i64 = 300;
+
 /// Does everything that is due at `now`, in due order over all kinds; of two kinds due at once the earlier listed first.
 pub(super) fn settle_in(
     home: &Home,
@@ -47,18 +59,36 @@ pub(super) fn settle_in(
     now: Time,
     settlers: &[Settler],
 ) -> Result<(), ServiceError> {
+    let place = settlers.as_ptr().addr();
+    let is_quiet = tx.remembered(|quiet: &mut Quiet| match quiet.0.get_mut(&place) {
+        Some((until, calls)) if now < *until && *calls > 0 => {
+            *calls -= 1;
+            true
+        }
+        _ => false,
+    });
+    if is_quiet {
+        return Ok(());
+    }
     let mut waiting = vec![false; settlers.len()];
     loop {
         let mut earliest: Option<(Time, usize)> = None;
+        let mut until = now.next_multiple_of(SECONDS);
         for (index, settler) in settlers.iter().enumerate().filter(|(index, _)| !waiting[*index]) {
-            if let Some(due) = (settler.next_due)(tx)?
-                && due <= now
-                && earliest.is_none_or(|(time, _)| due < time)
-            {
+            let Some(due) = (settler.next_due)(tx)? else { continue };
+            if due > now {
+                until = until.min(due);
+            } else if earliest.is_none_or(|(time, _)| due < time) {
                 earliest = Some((due, index));
             }
         }
-        let Some((due, index)) = earliest else { return Ok(()) };
+        let Some((due, index)) = earliest else {
+            // What waits for its user is looked at each time.
+            if !waiting.contains(&true) {
+                tx.remembered(|quiet: &mut Quiet| quiet.0.insert(place, (until, CALLS)));
+            }
+            return Ok(());
+        };
         waiting[index] = (settlers[index].settle_one)(home, tx, due)? == Settled::Later;
     }
 }
@@ -68,8 +98,13 @@ pub fn require_truncation(tx: &Transaction<'_>) -> Result<(), StoreError> {
     store::set_setting(tx, TRUNCATION_DUE, "1")
 }
 
+/// Whether a truncation is due.
+#[derive(Clone)]
+struct Due(bool);
+
 pub(super) fn truncation_due(tx: &Transaction<'_>) -> Result<bool, StoreError> {
-    Ok(store::setting(tx, TRUNCATION_DUE)?.as_deref() == Some("1"))
+    let due = tx.recall("", || store::setting(tx, TRUNCATION_DUE).map(|set| Due(set.as_deref() == Some("1"))))?;
+    Ok(due.0)
 }
 
 /// Truncates the log and notes that it is done. A reader in another process can put it off: the note then stays, and the

@@ -4,6 +4,7 @@
 //! is recorded has what its policies say, and nothing without any.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension as _, params};
 use serde::Deserialize as _;
@@ -179,7 +180,11 @@ pub fn set_organization(tx: &Transaction<'_>, account: &AccountId, id: Option<&s
 }
 
 /// `principal` with the policies and tags that are recorded of it.
-pub fn requester(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, StoreError> {
+pub fn requester(tx: &Transaction<'_>, principal: &Principal) -> Result<Arc<Requester>, StoreError> {
+    tx.recall(&principal.arn(), || recorded(tx, principal).map(Arc::new))
+}
+
+fn recorded(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, StoreError> {
     let mut requester = Requester::administrator(principal.clone());
     let account = principal.account();
     let (organization, described) = organization_or_untold(tx, account)?;

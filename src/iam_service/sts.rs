@@ -104,7 +104,7 @@ pub fn get_caller_identity(
 ) -> Result<GetCallerIdentityResponse, ServiceError> {
     gate::run(call, &GET_CALLER_IDENTITY, serde_json::Value::Null, |step| {
         let requester = directory::requester(step.tx, &call.principal)?;
-        let id = requester.unique_id.unwrap_or_default();
+        let id = requester.unique_id.clone().unwrap_or_default();
         let user_id = match &call.principal {
             Principal::User { .. } => id,
             Principal::AssumedRole { session, .. } => format!("{id}:{session}"),

@@ -14,7 +14,6 @@ use super::envelope::{self, BlobHeader};
 use super::grant;
 use super::keyring::{self, Key};
 use super::operations::{DECRYPT, ENCRYPT, GENERATE_DATA_KEY, GENERATE_DATA_KEY_WITHOUT_PLAINTEXT, RE_ENCRYPT};
-use super::root::RootKey;
 use super::validate::{Validation, invalid};
 use super::{dry_run, keys, materials, states};
 
@@ -203,8 +202,7 @@ pub fn encrypt(call: &Call<'_>, req: EncryptRequest) -> Result<EncryptResponse, 
         let key = usable_key(step, &ENCRYPT, "Encrypt", &req.key_id, &req.encryption_context, &Context::default())?;
         check_algorithm(&key, algorithm)?;
         dry_run(req.dry_run)?;
-        let root = RootKey::load(call.home, step.tx)?;
-        let blob = seal(step, &root, &key, &req.encryption_context, &req.plaintext.0)?;
+        let blob = seal(step, &key, &req.encryption_context, &req.plaintext.0)?;
         note_material(step, key.current_material()?);
         Ok(EncryptResponse { ciphertext_blob: Blob(blob), key_id: key.arn(), encryption_algorithm: ALGORITHM })
     })
@@ -240,8 +238,7 @@ pub fn decrypt(call: &Call<'_>, req: DecryptRequest) -> Result<DecryptResponse, 
             algorithm,
         };
         let (key, header) = source.authorised(step, &Context::default())?;
-        let root = RootKey::load(call.home, step.tx)?;
-        let plaintext = source.open(step, &root, &key, &header)?;
+        let plaintext = source.open(step, &key, &header)?;
         dry_run(req.dry_run)?;
         note_material(step, &header.material_id);
         Ok(DecryptResponse {
@@ -285,10 +282,9 @@ pub fn re_encrypt(call: &Call<'_>, req: ReEncryptRequest) -> Result<ReEncryptRes
         let context = &req.destination_encryption_context;
         let key = usable_key(step, &RE_ENCRYPT, "ReEncryptTo", &req.destination_key_id, context, &more)?;
         check_algorithm(&key, destination_algorithm)?;
-        let root = RootKey::load(call.home, step.tx)?;
-        let plaintext = source.open(step, &root, &source_key, &header)?;
+        let plaintext = source.open(step, &source_key, &header)?;
         dry_run(req.dry_run)?;
-        let blob = seal(step, &root, &key, context, &plaintext)?;
+        let blob = seal(step, &key, context, &plaintext)?;
         step.draft.add("sourceKeyMaterialId", header.material_id.as_str());
         step.draft.add("destinationKeyMaterialId", key.current_material()?);
         Ok(ReEncryptResponse {
@@ -390,9 +386,8 @@ fn generate<T>(
         let key =
             usable_key(step, operation, operation.name, &req.key_id, &req.encryption_context, &Context::default())?;
         dry_run(req.dry_run)?;
-        let root = RootKey::load(call.home, step.tx)?;
         let plaintext = SecretBytes::random(length).map_err(ServiceError::machine)?;
-        let blob = seal(step, &root, &key, &req.encryption_context, &plaintext)?;
+        let blob = seal(step, &key, &req.encryption_context, &plaintext)?;
         note_material(step, key.current_material()?);
         let wrapped = GenerateDataKeyWithoutPlaintextResponse {
             ciphertext_blob: Blob(blob),
@@ -480,14 +475,8 @@ impl Source<'_> {
         Ok((key, header))
     }
 
-    fn open(
-        &self,
-        step: &Step<'_>,
-        root: &RootKey,
-        key: &Key,
-        header: &BlobHeader,
-    ) -> Result<SecretBytes, ServiceError> {
-        let backing = materials::open(step.tx, root, key, &header.material_id)?.ok_or_else(damaged)?;
+    fn open(&self, step: &Step<'_>, key: &Key, header: &BlobHeader) -> Result<SecretBytes, ServiceError> {
+        let backing = materials::opened(step.call.home, step.tx, key, &header.material_id)?.ok_or_else(damaged)?;
         envelope::decrypt(&backing, self.context, self.blob).map_err(|_| damaged())
     }
 }
@@ -499,13 +488,12 @@ fn damaged() -> ServiceError {
 
 fn seal(
     step: &Step<'_>,
-    root: &RootKey,
     key: &Key,
     context: &EncryptionContext,
     plaintext: &SecretBytes,
 ) -> Result<Vec<u8>, ServiceError> {
     let header = BlobHeader { key_id: key.public_id().to_owned(), material_id: key.current_material()?.to_owned() };
-    let backing = materials::open(step.tx, root, key, &header.material_id)?
+    let backing = materials::opened(step.call.home, step.tx, key, &header.material_id)?
         .ok_or_else(|| ServiceError::machine(format!("the home's state lacks the material of {}", key.arn())))?;
     envelope::encrypt(&backing, &header, context, plaintext.expose()).map_err(ServiceError::machine)
 }

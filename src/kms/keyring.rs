@@ -145,8 +145,10 @@ fn damaged(column: usize) -> rusqlite::Error {
 
 /// The key in that row.
 pub(super) fn find(tx: &Transaction<'_>, row: &str) -> Result<Option<Key>, StoreError> {
-    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_keys WHERE key_id = ?1"))?;
-    Ok(statement.query_row([row], from_row).optional()?)
+    tx.recall(row, || {
+        let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_keys WHERE key_id = ?1"))?;
+        Ok(statement.query_row([row], from_row).optional()?)
+    })
 }
 
 /// The key of that id in that Region.

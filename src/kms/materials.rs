@@ -1,16 +1,19 @@
 //! Backing keys in the store: one row of sealed bytes each, and what is known of each beside it (`schema.sql` says why).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::clock::Time;
 use crate::gate::{ServiceError, require_truncation};
 use crate::ids;
 use crate::secret::SecretBytes;
-use crate::store::{StoreError, Transaction};
+use crate::store::{Home, StoreError, Transaction};
 use crate::twin::{self, Protection};
 
 use super::keyring::{self, Key};
-use super::root::RootKey;
+use super::root::{self, RootKey, Stamp};
 
 /// Length of a backing key in bytes.
 pub(super) const BACKING_BYTES: usize = 32;
@@ -126,6 +129,43 @@ pub(super) fn open(
     let sealed: Option<Vec<u8>> =
         statement.query_row([key.id.as_str(), material_id], |row| row.get(0)).optional().map_err(StoreError::from)?;
     sealed.map(|sealed| root.open(PURPOSE, &binding(&key.id, material_id), &sealed)).transpose()
+}
+
+/// Backing keys that were opened, each with what the root key's file looked like then.
+#[derive(Default)]
+struct Opened(HashMap<String, (Option<Stamp>, Arc<SecretBytes>)>);
+
+/// Most backing keys that are kept in memory.
+const MOST_OPENED: usize = 256;
+
+/// As [`open`] under the home's root key, for the operations that use keys: what was opened stays in secret memory until
+/// the state changes in anything but its trail.
+///
+/// # Errors
+/// Those of [`RootKey::load`], also while the root key's file is away or another.
+pub(super) fn opened(
+    home: &Home,
+    tx: &Transaction<'_>,
+    key: &Key,
+    material_id: &str,
+) -> Result<Option<Arc<SecretBytes>>, ServiceError> {
+    let (name, stamp) = (binding(&key.id, material_id), root::stamp(home));
+    let known = tx.remembered(|opened: &mut Opened| {
+        let (under, secret) = opened.0.get(&name)?;
+        (*under == stamp).then(|| secret.clone())
+    });
+    if known.is_some() {
+        return Ok(known);
+    }
+    let root = RootKey::load(home, tx)?;
+    let Some(secret) = open(tx, &root, key, material_id)?.map(Arc::new) else { return Ok(None) };
+    tx.remembered(|opened: &mut Opened| {
+        if opened.0.len() >= MOST_OPENED {
+            opened.0.clear();
+        }
+        opened.0.insert(name, (stamp, secret.clone()));
+    });
+    Ok(Some(secret))
 }
 
 /// Fresh bytes for a backing key, and an id for them.

@@ -206,8 +206,10 @@ const POLICY_NAME: &str = "key policy";
 /// # Errors
 /// If the store has a text there that is no policy, which nothing of ours writes.
 pub(super) fn of(tx: &Transaction<'_>, key: &Key) -> Result<NamedPolicy, ServiceError> {
-    let policy = Policy::parse(&text_of(tx, key)?, PolicyKind::Key).map_err(ServiceError::machine)?;
-    Ok(NamedPolicy::new(POLICY_NAME, policy))
+    tx.recall(&key.id, || {
+        let policy = Policy::parse(&text_of(tx, key)?, PolicyKind::Key).map_err(ServiceError::machine)?;
+        Ok(NamedPolicy::new(POLICY_NAME, policy))
+    })
 }
 
 /// The text of `key`'s policy: the one that was put, else the default one of its kind.

@@ -290,6 +290,15 @@ fn path(home: &Home) -> String {
     home.dir().path_of(FILE).display().to_string()
 }
 
+/// What tells one state of the root key's file from another: whoever writes it, puts another in its place or changes its
+/// mode changes this.
+pub(super) type Stamp = dir::Stamp;
+
+/// Of the file as it is now; `None` if there is none, as with a passphrase.
+pub(super) fn stamp(home: &Home) -> Option<Stamp> {
+    home.dir().stamp(FILE)
+}
+
 enum Unread {
     Absent,
     Known(RootKeyError),

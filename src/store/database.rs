@@ -9,7 +9,7 @@ use nix::unistd::AccessFlags;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, SCHEMA_VERSION, StoreError, Transaction, errno, set_setting};
+use super::{BUSY_TIMEOUT, Jobs, Memo, SCHEMA_VERSION, StoreError, Transaction, errno, set_setting};
 use crate::dir::{DirError, HomeDir};
 use crate::twin::{self, Protection};
 
@@ -233,7 +233,11 @@ fn migrate(connection: &mut Connection, dir: &HomeDir) -> Result<(), Prepare> {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        set_setting(&Transaction(&transaction), "home_id", &crate::ids::uuid())?;
+        set_setting(
+            &Transaction { connection: &transaction, memo: &Memo::default(), jobs: &Jobs::default() },
+            "home_id",
+            &crate::ids::uuid(),
+        )?;
     }
     transaction.commit()?;
     Ok(())

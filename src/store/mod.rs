@@ -6,11 +6,15 @@
 mod ballast;
 mod database;
 mod errno;
+mod group;
+mod line;
+mod memo;
 mod scratch;
+mod turn;
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -22,7 +26,11 @@ use crate::secret::SecretBytes;
 use crate::twin::{self, Protection};
 
 use ballast::Ballast;
+use group::Writer;
+use line::Line;
+use memo::{Jobs, Memo};
 use scratch::Scratch;
+use turn::Turn;
 
 /// The schema that this program writes; a home with a higher number was made by a newer one and is refused.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -93,6 +101,9 @@ pub enum StoreError {
         "the disk that holds the home is full: what is left is kept for describe, detach and delete, so make room first"
     )]
     Scarce,
+    /// Another call's work in the same transaction could not be done, and SQLite undid all of it.
+    #[error("a call that was stored together with this one failed, and nothing of either was stored; try again")]
+    Undone,
     /// Another process held the state for longer than the busy timeout.
     #[error("another process kept the home's state locked for 30 seconds; try again")]
     Busy(#[source] rusqlite::Error),
@@ -123,13 +134,17 @@ impl From<rusqlite::Error> for StoreError {
 ///
 /// It may be shared with the bodies of other callers, so whoever gets it does not begin, commit or roll back.
 #[derive(Debug)]
-pub struct Transaction<'a>(&'a Connection);
+pub struct Transaction<'a> {
+    connection: &'a Connection,
+    memo: &'a Memo,
+    jobs: &'a Jobs,
+}
 
 impl Deref for Transaction<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        self.0
+        self.connection
     }
 }
 
@@ -137,7 +152,9 @@ impl Deref for Transaction<'_> {
 #[derive(Debug)]
 pub struct Home {
     dir: HomeDir,
-    connection: Mutex<Connection>,
+    writer: Mutex<Writer>,
+    /// Those that want the writer; only its head has it.
+    line: Line,
     /// Behind the connection, whose end may still need the room.
     ballast: Ballast,
     given_root_key: OnceLock<SecretBytes>,
@@ -162,7 +179,8 @@ impl Home {
             }
             opened => opened?,
         };
-        Ok(Self { dir, connection: Mutex::new(connection), ballast, given_root_key: OnceLock::new(), scratch: None })
+        let writer = Mutex::new(Writer::new(connection, Turn::of(&dir)?));
+        Ok(Self { dir, writer, line: Line::default(), ballast, given_root_key: OnceLock::new(), scratch: None })
     }
 
     /// Refuses what only takes up more room while the disk is full, so that the last of it is left to describe, detach
@@ -211,17 +229,26 @@ impl Home {
         body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         // A panic in an earlier body rolled its transaction back when it was dropped: the connection is usable.
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |error| database::failure(&connection, &self.dir, error);
-        let transaction = rusqlite::Transaction::new_unchecked(&connection, behavior).map_err(failed)?;
-        let value = body(&Transaction(&transaction))?;
-        transaction.commit().map_err(|error| {
-            let error = failed(error);
+        let (_head, writer) = self.alone();
+        let connection = &writer.connection;
+        let failed = |error| database::failure(connection, &self.dir, error);
+        let begin = || rusqlite::Transaction::new_unchecked(connection, behavior);
+        let opened = if matches!(behavior, TransactionBehavior::Immediate) { writer.turn.take(begin) } else { begin() };
+        let transaction = opened.map_err(failed)?;
+        writer.memo.begin(connection)?;
+        let changed = connection.total_changes();
+        writer.jobs.cut(0);
+        let committed = body(&writer.transaction()).map(|value| {
+            let done = writer.jobs.run(&writer.transaction());
+            (value, done.and_then(|()| transaction.commit().map_err(failed)))
+        });
+        writer.memo.end(connection, matches!(committed, Ok((_, Ok(())))) || connection.total_changes() == changed);
+        let (value, committed) = committed?;
+        committed.inspect_err(|error| {
             if matches!(error, StoreError::Full(_)) {
                 // For the next command: this one was undone.
                 self.ballast.give_up();
             }
-            error
         })?;
         Ok(value)
     }
@@ -231,7 +258,8 @@ impl Home {
     /// # Errors
     /// [`StoreError::Busy`] if another process reads an old view for too long; the caller tries again later.
     pub fn truncate_log(&self) -> Result<(), StoreError> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_head, writer) = self.alone();
+        let connection = &writer.connection;
         // The operation before it is committed and its caller waits: a reader that stays longer puts the work off.
         connection.busy_timeout(TRUNCATE_TIMEOUT)?;
         let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
@@ -274,8 +302,10 @@ const CLOCK_OFFSET: &str = "clock_offset_seconds";
 
 /// The clock as the state of `tx` has it.
 pub fn clock(tx: &Transaction<'_>) -> Result<Clock, StoreError> {
-    let seconds = setting(tx, CLOCK_OFFSET)?.and_then(|text| text.parse().ok()).unwrap_or(0);
-    Ok(Clock::ahead_by(SignedDuration::from_secs(seconds)))
+    tx.recall("", || {
+        let seconds = setting(tx, CLOCK_OFFSET)?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        Ok(Clock::ahead_by(SignedDuration::from_secs(seconds)))
+    })
 }
 
 /// A named setting of the home.

@@ -3,12 +3,15 @@
 //! A copy of a home's state has everything but the trail. Sealed keys are in it, so the copy is never a file.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use nix::unistd::mkdtemp;
 use rusqlite::Connection;
 
 use super::ballast::Ballast;
+use super::group::Writer;
+use super::line::Line;
+use super::turn::Turn;
 use super::{Home, StoreError, database};
 use crate::dir::{DirError, HomeDir};
 
@@ -38,8 +41,8 @@ impl Home {
         if let Some(scratch) = &self.scratch {
             let original =
                 scratch.original.as_ref().map(|original| HomeDir::open(original.path(), false)).transpose()?;
-            let source = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let copy = Self::scratch_with(original, |into| database::copy_in_memory(&source, into))?;
+            let (_head, source) = self.alone();
+            let copy = Self::scratch_with(original, |into| database::copy_in_memory(&source.connection, into))?;
             if let Some(key) = self.given_root_key() {
                 copy.give_root_key(key.part(0..key.len()));
             }
@@ -67,10 +70,12 @@ impl Home {
         }
         let connection = database::in_memory()?;
         fill(&connection)?;
+        let writer = Mutex::new(Writer::new(connection, Turn::of(&dir)?));
         Ok(Self {
             ballast: Ballast::none(),
             dir,
-            connection: Mutex::new(connection),
+            writer,
+            line: Line::default(),
             given_root_key: OnceLock::new(),
             scratch: Some(scratch),
         })

@@ -3,6 +3,8 @@
 //! A record has one *shape* (operation, service, kinds of resources), one *caller* at most, and its *resources*. Shapes are
 //! as few as operations, and look-ups by what a shape says merge over them; callers and resources are looked up by name.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +29,13 @@ pub(super) enum Value {
     /// Name and access key of who called. Last, because any object reads as one.
     Caller { username: Option<String>, access_key_id: Option<String> },
 }
+
+/// Facets that are in the store.
+#[derive(Default)]
+struct Known(HashSet<i64>);
+
+/// As many as are remembered.
+const MOST_KNOWN: usize = 16 << 10;
 
 impl Value {
     /// What the record looks like beside its ids and times.
@@ -77,6 +86,9 @@ impl Facet {
     pub(super) fn of(tx: &Transaction<'_>, trail: i64, value: &Value) -> Result<Self, StoreError> {
         let text = serde_json::to_string(value).expect("strings and lists of strings have a JSON form");
         let facet = Self::hashed(trail, &text);
+        if tx.remembered(|known: &mut Known| known.0.contains(&facet.0)) {
+            return Ok(facet);
+        }
         let known = tx
             .prepare_cached("SELECT 1 FROM trail_facets WHERE facet = ?1")?
             .query_row([facet.0], |_| Ok(()))
@@ -91,6 +103,12 @@ impl Facet {
                 insert.execute(params![trail, attribute as u8, name, facet.0])?;
             }
         }
+        tx.remembered(|known: &mut Known| {
+            if known.0.len() >= MOST_KNOWN {
+                known.0.clear();
+            }
+            known.0.insert(facet.0);
+        });
         Ok(facet)
     }
 

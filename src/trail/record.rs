@@ -181,13 +181,20 @@ pub fn append(tx: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
     facets.iter().try_for_each(|facet| facet.index(tx, time, seq))
 }
 
+/// A trail's number.
+#[derive(Clone, Copy)]
+struct Number(i64);
+
 /// The number of an account's trail in a Region; made at its first record.
 fn trail_number(tx: &Transaction<'_>, account: &AccountId, region: &Region) -> Result<i64, StoreError> {
-    if let Some(trail) = find_trail(tx, account, region)? {
-        return Ok(trail);
-    }
-    tx.execute("INSERT INTO trails (account, region) VALUES (?1, ?2)", [account.as_str(), region.as_str()])?;
-    Ok(tx.last_insert_rowid())
+    let number = tx.recall(&format!("{account} {region}"), || {
+        if let Some(trail) = find_trail(tx, account, region)? {
+            return Ok(Number(trail));
+        }
+        tx.execute("INSERT INTO trails (account, region) VALUES (?1, ?2)", [account.as_str(), region.as_str()])?;
+        Ok::<_, StoreError>(Number(tx.last_insert_rowid()))
+    })?;
+    Ok(number.0)
 }
 
 pub(super) fn find_trail(

@@ -4,6 +4,7 @@
 mod access;
 mod digests;
 mod grants;
+mod memory;
 mod policy;
 mod root_key;
 mod shredding;
