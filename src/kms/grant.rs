@@ -112,21 +112,27 @@ pub(super) fn allowing_and(
     context: Option<&EncryptionContext>,
     fits: impl Fn(&Grant) -> bool,
 ) -> Result<Option<Grant>, StoreError> {
-    let mut statement =
-        step.tx.prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND holder = ?2"))?;
+    // Of a grantee's grants, of which there may be thousands, only those can allow it whose pin is in the context.
+    let by_pin = if context.is_some() { "pin = ?3" } else { "?3 = 0" };
+    let mut statement = step
+        .tx
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM kms_grants WHERE key_id = ?1 AND holder = ?2 AND {by_pin}"))?;
+    let pins: Vec<_> = std::iter::once(NO_PIN).chain(context.into_iter().flat_map(pins)).collect();
     let requester = iam::directory::requester(step.tx, &step.call.principal)?;
+    let is_held = |grant: &Grant| means_itself(&grant.grantee, &requester) || means_account(&grant.grantee, &requester);
     for name in step.call.principal.names() {
-        let mut grants = statement.query_map([key.id.as_str(), name.as_str()], from_row)?;
-        let found = grants.find_map(|grant| match grant {
-            Ok(grant) => {
-                let held = grant.is_known(step)
-                    && (means_itself(&grant.grantee, &requester) || means_account(&grant.grantee, &requester));
-                (held && grant.allows(operation, context) && fits(&grant)).then_some(Ok(grant))
+        for pin in &pins {
+            let mut grants = statement.query_map(params![key.id, name, pin], from_row)?;
+            let found = grants.find_map(|grant| match grant {
+                Ok(grant) => {
+                    let is_held = grant.is_known(step) && is_held(&grant);
+                    (is_held && grant.allows(operation, context) && fits(&grant)).then_some(Ok(grant))
+                }
+                Err(error) => Some(Err(error)),
+            });
+            if let Some(grant) = found.transpose()? {
+                return Ok(Some(grant));
             }
-            Err(error) => Some(Err(error)),
-        });
-        if let Some(grant) = found.transpose()? {
-            return Ok(Some(grant));
         }
     }
     Ok(None)
@@ -157,6 +163,40 @@ pub(super) fn means_itself(name: &str, requester: &Requester) -> bool {
 pub(super) fn means_account(name: &str, requester: &Requester) -> bool {
     let own = !matches!(requester.identity, Identity::Nothing);
     own && Principal::Root(requester.principal.account().clone()).arn() == name
+}
+
+/// Of a grant that asks for no pair.
+const NO_PIN: i64 = 0;
+
+/// The pins that a grant may have which allows something under `context`.
+fn pins(context: &EncryptionContext) -> impl Iterator<Item = i64> {
+    context.0.iter().map(|(name, value)| {
+        let length = (name.len() as u64).to_be_bytes();
+        let digest = Sha256::new().chain_update(length).chain_update(name).chain_update(value).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        i64::from_be_bytes(first) | 1
+    })
+}
+
+/// The pair by which a new grant will be found among those of its grantee: of those that it asks for the one that fewest
+/// others are found by.
+fn pin_of(tx: &Transaction<'_>, grant: &Grant) -> Result<i64, StoreError> {
+    let constraints = grant.constraints.as_ref();
+    let asked = constraints
+        .and_then(|both| both.encryption_context_equals.as_ref().or(both.encryption_context_subset.as_ref()));
+    let mut statement = tx.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM kms_grants WHERE key_id = ?1 AND holder = ?2 AND pin = ?3 LIMIT 100)",
+    )?;
+    let holder = iam::without_path(&grant.grantee);
+    let mut rarest = None;
+    for pin in asked.into_iter().flat_map(pins) {
+        let others: i64 = statement.query_row(params![grant.key_id, holder, pin], |row| row.get(0))?;
+        if rarest.is_none_or(|(fewest, _)| others < fewest) {
+            rarest = Some((others, pin));
+        }
+    }
+    Ok(rarest.map_or(NO_PIN, |(_, pin)| pin))
 }
 
 impl Grant {
@@ -249,8 +289,9 @@ pub(super) fn same_named(tx: &Transaction<'_>, wanted: &Grant) -> Result<Option<
 
 pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreError> {
     let constraints = grant.constraints.as_ref().map(to_json);
+    let pin = pin_of(tx, grant)?;
     tx.prepare_cached(&format!(
-        "INSERT INTO kms_grants ({COLUMNS}, holder) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        "INSERT INTO kms_grants ({COLUMNS}, holder, pin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
     ))?
     .execute(params![
         grant.id,
@@ -264,6 +305,7 @@ pub(super) fn insert(tx: &Transaction<'_>, grant: &Grant) -> Result<(), StoreErr
         grant.created.micros(),
         grant.effective.micros(),
         iam::without_path(&grant.grantee),
+        pin,
     ])?;
     Ok(())
 }

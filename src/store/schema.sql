@@ -269,9 +269,10 @@ CREATE TABLE kms_grants (
     constraints TEXT,                 -- JSON object as in the API
     created    INTEGER NOT NULL,
     effective  INTEGER NOT NULL,      -- from when on it is known everywhere; before, its token is needed
-    holder     TEXT NOT NULL          -- the grantee, a role without its path, which its sessions' ARNs do not have
+    holder     TEXT NOT NULL,         -- the grantee, a role without its path, which its sessions' ARNs do not have
+    pin        INTEGER NOT NULL       -- hash of a pair that a context must have for it; 0: none
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX kms_grants_by_holder ON kms_grants (key_id, holder);
+CREATE INDEX kms_grants_by_holder ON kms_grants (key_id, holder, pin);
 CREATE INDEX kms_grants_by_key ON kms_grants (key_id, grant_id);
 CREATE INDEX kms_grants_by_retiring ON kms_grants (retiring, grant_id) WHERE retiring IS NOT NULL;
 

@@ -143,8 +143,8 @@ fn a_key_has_fifty_thousand_grants_at_most() {
         // All but one of those that are left to the limit.
         tx.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 49998)
-             INSERT INTO kms_grants (grant_id, key_id, grantee, issuer, operations, created, effective, holder)
-             SELECT printf('%064x', n.i), g.key_id, g.grantee, g.issuer, g.operations, g.created, g.effective, g.holder
+             INSERT INTO kms_grants (grant_id, key_id, grantee, issuer, operations, created, effective, holder, pin)
+             SELECT printf('%064x', n.i), g.key_id, g.grantee, g.issuer, g.operations, g.created, g.effective, g.holder, g.pin
              FROM n, kms_grants AS g WHERE g.grant_id = ?1",
             params![first.grant_id],
         )?;
