@@ -51,8 +51,8 @@ pub(super) fn prepare(
     request: &CreateVolumeRequest,
     draft: &mut Draft,
 ) -> Result<Prepared, ServiceError> {
-    permission::check(call, "ec2:CreateVolume", &[permission::volume(call, "*")])?;
     let (mut row, tags) = plan(call, request)?;
+    permission::check_creation(call, &row, &tags)?;
     params::dry_run(request.dry_run)?;
     let lease = Lease::take(call.home, &row.id)?;
     if let Some((row, tags)) = announce(call, request, &row, &tags)? {

@@ -97,6 +97,17 @@ pub static KEYS: &[KeyInfo] = &[
     // STS.
     one("sts:ExternalId", KeyType::String),
     one("sts:RoleSessionName", KeyType::String),
+    // EC2's volumes.
+    one("ec2:AvailabilityZone", KeyType::String),
+    one("ec2:CreateAction", KeyType::String),
+    one("ec2:Encrypted", KeyType::Bool),
+    one("ec2:Region", KeyType::String),
+    one("ec2:ResourceTag/", KeyType::String),
+    one("ec2:VolumeID", KeyType::String),
+    one("ec2:VolumeIops", KeyType::Numeric),
+    one("ec2:VolumeSize", KeyType::Numeric),
+    one("ec2:VolumeThroughput", KeyType::Numeric),
+    one("ec2:VolumeType", KeyType::String),
     // KMS.
     one("kms:BypassPolicyLockoutSafetyCheck", KeyType::Bool),
     one("kms:CallerAccount", KeyType::String),
