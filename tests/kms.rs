@@ -515,6 +515,12 @@ fn malformed_grants_and_tokens_are_refused() {
         refused(run(&call, kms::create_grant, request)).0
     };
     assert_eq!(create(json!({"GranteePrincipal": "alice"})), "InvalidArnException");
+    let request =
+        json!({"KeyId": key, "GranteePrincipal": "arn:aws:iam::123456789012:group/g", "Operations": ["Decrypt"]});
+    assert_eq!(
+        refused(run(&call, kms::create_grant, request)).1,
+        "ARN does not refer to a valid principal: arn:aws:iam::123456789012:group/g"
+    );
     assert_eq!(create(json!({"RetiringPrincipal": "arn:aws:s3:::bucket"})), "InvalidArnException");
     assert_eq!(create(json!({"Operations": ["Everything"]})), "ValidationException");
     assert_eq!(create(json!({"Operations": ["Sign"]})), "ValidationException");

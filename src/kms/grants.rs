@@ -245,7 +245,7 @@ fn check_create(req: &CreateGrantRequest) -> Result<(), ServiceError> {
     validation.finish()?;
     for principal in [Some(&req.grantee_principal), req.retiring_principal.as_ref()].into_iter().flatten() {
         if !is_principal_name(principal) {
-            return Err(ServiceError::refused("InvalidArnException", format!("Invalid principal '{principal}'")));
+            return Err(no_principal(principal));
         }
     }
     if let Some(operation) = req.operations.iter().find(|operation| NOT_FOR_SYMMETRIC.contains(&operation.as_str())) {
@@ -268,6 +268,11 @@ fn check_create(req: &CreateGrantRequest) -> Result<(), ServiceError> {
         }
     }
     Ok(())
+}
+
+/// The refusal of a name that is nobody's, as recorded.
+fn no_principal(name: &str) -> ServiceError {
+    ServiceError::refused("InvalidArnException", format!("ARN does not refer to a valid principal: {name}"))
 }
 
 /// An ARN of an account, user, role or session, or the name of a service.
@@ -383,8 +388,7 @@ pub fn list_retirable_grants(
         validation.finish()?;
         let after = after?;
         if !is_principal_name(&req.retiring_principal) {
-            let message = format!("Invalid principal '{}'", req.retiring_principal);
-            return Err(ServiceError::refused("InvalidArnException", message));
+            return Err(no_principal(&req.retiring_principal));
         }
         authorise_account(step, "ListRetirableGrants")?;
         // "You must specify a principal in your AWS account"; how others are refused is assumed.
