@@ -21,11 +21,13 @@
 //! # assert_eq!((ENABLE_KEY.members)(), ["KeyId"]);
 //! ```
 
+mod check;
 mod cloudtrail;
 mod ec2;
 mod iam;
 mod kms;
 mod kms_unsupported;
+mod limits;
 mod members;
 mod names;
 mod parameter;
@@ -132,19 +134,25 @@ impl Operation {
     }
 }
 
-/// Runs `operation` on a request in JSON.
+/// Runs the operation called `name` on a request in JSON. One that breaks the limits of its service's model is refused and
+/// recorded by the operation's own gate.
 ///
 /// # Errors
 /// Those of the operation, and a refusal with the code `malformed` if the request is not of its type.
 pub fn typed<Q: DeserializeOwned, R: Serialize>(
-    malformed: &'static str,
+    [name, malformed]: [&'static str; 2],
     call: &Call<'_>,
-    request: Value,
+    mut request: Value,
     operation: fn(&Call<'_>, Q) -> Result<R, ServiceError>,
 ) -> Result<Value, ServiceError> {
+    let refusal = check::refusal(name, &mut request);
     let request =
         serde_json::from_value(request).map_err(|error| ServiceError::refused(malformed, error.to_string()))?;
-    match serde_json::to_value(operation(call, request)?).map_err(ServiceError::machine)? {
+    let result = match refusal {
+        None => operation(call, request),
+        Some(refusal) => operation(&call.refused(refusal), request),
+    };
+    match serde_json::to_value(result?).map_err(ServiceError::machine)? {
         Value::Null => Ok(Value::Object(serde_json::Map::new())),
         result => Ok(result),
     }
@@ -167,7 +175,7 @@ macro_rules! operation {
         $crate::api::Operation::new(
             $name,
             $help,
-            |call, request| $crate::api::typed::<$request, _>($malformed, call, request, $function),
+            |call, request| $crate::api::typed::<$request, _>([$name, $malformed], call, request, $function),
             $crate::api::members_of::<$request>,
         )
     };
@@ -191,6 +199,45 @@ mod tests {
             listed.sort_unstable();
             accepted.sort_unstable();
             assert_eq!(listed, accepted, "{} {}", service.name, operation.name);
+        }
+    }
+
+    /// An operation's limits are found by its name.
+    #[test]
+    fn no_two_services_have_an_operation_of_one_name() {
+        let mut names: Vec<_> = operations().map(|(_, operation)| operation.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    /// What breaks a limit is refused through the operation's gate, whatever else is wrong, and recorded there.
+    #[test]
+    fn a_request_beyond_its_limits_is_refused_and_recorded() {
+        let base = tempfile::tempdir().unwrap();
+        let home = crate::store::Home::open(&base.path().join("home")).unwrap();
+        let principal = "123456789012".parse().unwrap();
+        let call = Call::direct(&home, principal, "us-east-1".parse().unwrap());
+        for (service, operation) in operations() {
+            let code = match service.name {
+                "kms" | "cloudtrail" => "ValidationException",
+                "iam" | "sts" => "ValidationError",
+                _ => continue,
+            };
+            let unsupported = kms_unsupported::OPERATIONS.iter().any(|other| other.name == operation.name);
+            if unsupported || operation.parameters.iter().all(|parameter| parameter.need != Need::Required) {
+                continue;
+            }
+            let error = (operation.run)(&call, json!({})).unwrap_err();
+            assert_eq!(error.code(), code, "{}: {error}", operation.name);
+            assert!(error.message().contains("Member must not be null"), "{}: {error}", operation.name);
+            let request =
+                json!({"LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": operation.name}]});
+            let found = (cloudtrail::CLOUDTRAIL.operation("LookupEvents").unwrap().run)(&call, request).unwrap();
+            let record = found["Events"][0]["CloudTrailEvent"].as_str().unwrap();
+            let record: Value = serde_json::from_str(record).unwrap();
+            assert_eq!(record["errorCode"], code, "{}", operation.name);
         }
     }
 

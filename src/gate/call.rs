@@ -5,7 +5,7 @@ use crate::iam::Principal;
 use crate::ids::{self, AccountId, Region};
 use crate::store::Home;
 
-use super::{Finding, Trace};
+use super::{Finding, Refusal, ServiceError, Trace};
 
 /// The credentials with which a call was signed, as its record and its policies see them. Never a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +42,8 @@ pub struct Call<'h> {
     pub user_agent: String,
     /// Follows what the call does, if it is one to be explained.
     pub trace: Option<&'h Trace>,
+    /// What was found wrong with its request before the operation began, which refuses and records it.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 impl<'h> Call<'h> {
@@ -59,7 +61,19 @@ impl<'h> Call<'h> {
             source_ip: "127.0.0.1".to_owned(),
             user_agent: concat!("blockseal/", env!("CARGO_PKG_VERSION")).to_owned(),
             trace: None,
+            refusal: None,
         }
+    }
+
+    /// The same call, to be refused by whatever operation it is made to: its request breaks the limits of the API.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal) -> Self {
+        Self { refusal: Some(Box::new(refusal)), ..self.clone() }
+    }
+
+    /// Refuses the call if something was found wrong with its request.
+    pub(super) fn check(&self) -> Result<(), ServiceError> {
+        self.refusal.as_ref().map_or(Ok(()), |refusal| Err(ServiceError::Refused((**refusal).clone())))
     }
 
     /// The same caller's call as the service `via` makes it on its behalf: source, agent and `invokedBy` are the service's

@@ -158,8 +158,10 @@ pub fn run_steps<P, T>(
     }
     let (began, ordered) =
         call.home.read(|tx| Ok::<_, StoreError>((store::clock(tx)?.now(), faults::of(tx, operation)?)))?;
-    let prepared =
-        faults::strike(&ordered, operation).and_then(|()| room_for(call, operation)).and_then(|()| prepare(&mut draft));
+    let prepared = faults::strike(&ordered, operation)
+        .and_then(|()| room_for(call, operation))
+        .and_then(|()| call.check())
+        .and_then(|()| prepare(&mut draft));
     let mut kept = None;
     let mut left = Vec::new();
     let written = call.home.write_together(|tx| {
