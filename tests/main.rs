@@ -26,6 +26,7 @@ mod fuzz_nbd;
 mod fuzz_policy;
 mod guest;
 mod harness;
+mod init;
 mod judges_clients;
 mod judges_copy;
 mod judges_faults;

@@ -25,6 +25,7 @@ mod check;
 mod cloudtrail;
 mod ec2;
 mod iam;
+pub mod init;
 mod kms;
 mod kms_unsupported;
 mod limits;

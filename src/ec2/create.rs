@@ -19,12 +19,42 @@ use super::{describe, disk, keys, params, permission, record, settle};
 /// that cannot be used is no error here: the answer says `creating`, and the volume is gone when somebody looks for it
 /// (EC2 API reference, "CreateVolume": the key is checked asynchronously).
 pub fn create_volume(call: &Call<'_>, request: CreateVolumeRequest) -> Result<Volume, ServiceError> {
+    create(call, &request, None)
+}
+
+/// As [`create_volume`], with an id that was chosen. Answers whether the volume is new.
+///
+/// # Errors
+/// Also `InvalidVolume.Duplicate` (ours) for an id that is another account's or Region's, and `InvalidVolume.NotFound` for a volume
+/// whose key KMS refuses.
+pub fn create_given_volume(call: &Call<'_>, request: CreateVolumeRequest, id: &VolumeId) -> Result<bool, ServiceError> {
+    let is_there = || {
+        call.home.read(|tx| match table::volume(tx, id)? {
+            Some(row) if row.account != call.account || row.region != call.region => {
+                let message = format!("The volume '{id}' is another account's, or in another Region.");
+                Err(ServiceError::refused("InvalidVolume.Duplicate", message))
+            }
+            found => Ok(found.is_some()),
+        })
+    };
+    if is_there()? {
+        return Ok(false);
+    }
+    create(call, &request, Some(id))?;
+    if is_there()? {
+        Ok(true)
+    } else {
+        Err(params::no_such_volume(id).with_hint("KMS refused its key; the trail says why"))
+    }
+}
+
+fn create(call: &Call<'_>, request: &CreateVolumeRequest, id: Option<&VolumeId>) -> Result<Volume, ServiceError> {
     settle::repair(call.home)?;
     run_steps(
         call,
         &record::CREATE_VOLUME,
-        record::create_request(&request),
-        |draft| prepare(call, &request, draft),
+        record::create_request(request),
+        |draft| prepare(call, request, id, draft),
         |step, prepared| commit(step, prepared),
     )
 }
@@ -49,9 +79,13 @@ pub(super) enum Outcome {
 pub(super) fn prepare(
     call: &Call<'_>,
     request: &CreateVolumeRequest,
+    id: Option<&VolumeId>,
     draft: &mut Draft,
 ) -> Result<Prepared, ServiceError> {
     let (mut row, tags) = plan(call, request)?;
+    if let Some(id) = id {
+        row.id = id.clone();
+    }
     permission::check_creation(call, &row, &tags)?;
     params::dry_run(request.dry_run)?;
     let lease = Lease::take(call.home, &row.id)?;

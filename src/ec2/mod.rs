@@ -37,7 +37,7 @@ pub use access::{Access, Inspection, Opened, inspect, open, verify};
 pub use assume::{Wrapped, assume_detached, assume_volume, key_of, wrapped_under};
 pub use attach::{attach_volume, detach_volume};
 pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
-pub use create::create_volume;
+pub use create::{create_given_volume, create_volume};
 pub use delete::delete_volume;
 pub use describe::describe_volumes;
 pub use instance::SETTLERS;

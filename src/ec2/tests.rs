@@ -122,7 +122,7 @@ fn a_volume_is_its_makers_until_it_is_committed() {
             &record::CREATE_VOLUME,
             record::create_request(&request),
             |draft| {
-                let prepared = create::prepare(&call, &request, draft)?;
+                let prepared = create::prepare(&call, &request, None, draft)?;
                 repair(&scene.home)?;
                 Ok(prepared)
             },

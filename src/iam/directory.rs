@@ -104,6 +104,12 @@ pub fn tags(tx: &Transaction<'_>, entity: &Entity) -> Result<BTreeMap<String, St
     Ok(tags.collect::<Result<_, _>>()?)
 }
 
+/// An inline policy of a recorded user or role, as it was given.
+pub fn inline_policy(tx: &Transaction<'_>, entity: &Entity, name: &str) -> Result<Option<String>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT document FROM iam_policies WHERE entity = ?1 AND name = ?2")?;
+    Ok(statement.query_row(params![entity.row, name], |row| row.get(0)).optional()?)
+}
+
 /// The organisation that the home says an account is in; `None` if it says nothing.
 pub fn organization(tx: &Transaction<'_>, account: &AccountId) -> Result<Option<String>, StoreError> {
     let mut statement = tx.prepare_cached("SELECT organization FROM iam_accounts WHERE account = ?1")?;

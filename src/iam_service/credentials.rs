@@ -8,9 +8,10 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::{OptionalExtension as _, Row, params};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 use crate::clock::Time;
 use crate::gate::{Call, Credential, ServiceError};
@@ -45,6 +46,25 @@ impl SecretText {
             STANDARD.encode_slice(raw.expose(), text).map(drop)
         });
         text.map(Self).map_err(ServiceError::machine)
+    }
+}
+
+impl SecretText {
+    /// Whether it has no letters.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it is `other`, in time that depends on the length alone.
+    pub fn is(&self, other: &SecretBytes) -> bool {
+        self.0.ct_eq(other.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        Ok(Self(SecretBytes::new_with(text.len(), |bytes| bytes.copy_from_slice(text.as_bytes()))))
     }
 }
 
@@ -292,11 +312,24 @@ pub(super) fn new_access_key(
 ) -> Result<(String, SecretText), ServiceError> {
     let id = ids::access_key_id("AKIA");
     let secret = SecretText::random(SECRET_BYTES)?;
+    insert_access_key(tx, root, account, user, now, (&id, &secret))?;
+    Ok((id, secret))
+}
+
+/// Stores an access key.
+pub(super) fn insert_access_key(
+    tx: &Transaction<'_>,
+    root: &RootKey,
+    account: &AccountId,
+    user: Option<&Entity>,
+    now: Time,
+    (id, secret): (&str, &SecretText),
+) -> Result<(), ServiceError> {
     tx.prepare_cached(
         "INSERT INTO iam_access_keys (id, account, entity, status, created, sealed) VALUES (?1, ?2, ?3, 'Active', ?4, ?5)",
     )?
-    .execute(params![id, account.as_str(), user.map(|user| user.row), now.micros(), seal(root, &id, &secret)?])?;
-    Ok((id, secret))
+    .execute(params![id, account.as_str(), user.map(|user| user.row), now.micros(), seal(root, id, secret)?])?;
+    Ok(())
 }
 
 /// What a new session's credentials are.

@@ -7,6 +7,7 @@
 mod access_keys;
 pub mod credentials;
 mod entities;
+pub mod given;
 mod linked_roles;
 mod policies;
 pub mod sts;

@@ -338,7 +338,7 @@ fn unwrapped(
 
 /// The id of imported material: the same for the same material in related keys, and of no use for guessing it without the
 /// root key.
-fn material_id(root: &RootKey, key: &Key, secret: &SecretBytes) -> String {
+pub(super) fn material_id(root: &RootKey, key: &Key, secret: &SecretBytes) -> String {
     root.digest("imported material", key.public_id(), secret)
 }
 

@@ -10,6 +10,7 @@ use crate::gate::{self, Call, Operation, ServiceError, Step};
 use crate::iam::Context;
 
 use super::access::{authorise_account, authorise_account_with, named_key, named_key_with};
+use super::given::Given;
 use super::keyring::{self, Key, MultiRegionKeyType, Rotation};
 use super::managed::{self, ManagedAlias};
 use super::metadata::{self, KeyMetadata, SYMMETRIC, USAGE, metadata};
@@ -199,6 +200,18 @@ const KEY_SPECS: [&str; 17] = [
 
 /// Makes a symmetric encryption key, with fresh material unless its material is to be imported.
 pub fn create_key(call: &Call<'_>, req: CreateKeyRequest) -> Result<CreateKeyResponse, ServiceError> {
+    create_given_key(call, req, Given::default())
+}
+
+/// As [`create_key`], with what is chosen of the key.
+///
+/// # Errors
+/// Also `AlreadyExistsException` for an id that a key has, `IncorrectKeyMaterialException` for material that cannot be this key's.
+pub fn create_given_key(
+    call: &Call<'_>,
+    req: CreateKeyRequest,
+    given: Given<'_>,
+) -> Result<CreateKeyResponse, ServiceError> {
     let root = RootKey::ensure(call.home);
     gate::run(call, &CREATE_KEY, create_parameters(&req), |step| {
         root?;
@@ -212,10 +225,14 @@ pub fn create_key(call: &Call<'_>, req: CreateKeyRequest) -> Result<CreateKeyRes
             key.id = format!("{}{}", keyring::MULTI_REGION_PREFIX, &crate::ids::hex64()[..32]);
             key.multi_region = Some(MultiRegionKeyType::Primary);
         }
+        given.name(step.tx, &mut key)?;
         if req.origin.as_deref() == Some(Origin::External.name()) {
             key.origin = Origin::External;
             key.state = KeyState::PendingImport;
             keyring::insert(step.tx, &key)?;
+            if given.material.is_some() {
+                given.fill(step.tx, &RootKey::load(call.home, step.tx)?, &mut key)?;
+            }
         } else {
             key = keyring::create(step.tx, &RootKey::load(call.home, step.tx)?, key)?;
         }

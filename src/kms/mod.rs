@@ -15,6 +15,7 @@ mod deletion;
 pub mod digests;
 mod envelope;
 mod event;
+mod given;
 mod grant;
 mod grants;
 mod import;
@@ -55,6 +56,7 @@ pub use crypto::{
     ReEncryptResponse, decrypt, encrypt, generate_data_key, generate_data_key_without_plaintext,
     generate_data_key_without_plaintext_with, re_encrypt,
 };
+pub use given::{Given, alias_target, has_given_key, has_policy};
 pub use grant::{GrantConstraints, grant_named};
 pub use grants::{
     CreateGrantRequest, CreateGrantResponse, GrantListEntry, ListGrantsRequest, ListGrantsResponse,
@@ -70,7 +72,8 @@ pub use keys::{
     CancelKeyDeletionRequest, CancelKeyDeletionResponse, CreateKeyRequest, CreateKeyResponse, DescribeKeyRequest,
     DescribeKeyResponse, DisableKeyRequest, EnableKeyRequest, KeyListEntry, ListKeysRequest, ListKeysResponse,
     ScheduleKeyDeletionRequest, ScheduleKeyDeletionResponse, UpdateKeyDescriptionRequest, cancel_key_deletion,
-    create_key, describe_key, disable_key, enable_key, list_keys, schedule_key_deletion, update_key_description,
+    create_given_key, create_key, describe_key, disable_key, enable_key, list_keys, schedule_key_deletion,
+    update_key_description,
 };
 pub use managed::{ManagedAlias, managed_key};
 pub use metadata::{KeyMetadata, MultiRegionConfiguration, MultiRegionKey};

@@ -12,6 +12,7 @@ mod envelope;
 mod explain;
 mod faults;
 mod impact;
+mod init;
 mod made;
 mod trail;
 mod volume;
@@ -33,6 +34,7 @@ pub static COMMANDS: &[Own] = &[
     Own::Group(&volume::GROUP),
     Own::Verb(&bench::BENCH),
     Own::Verb(&demo::DEMO),
+    Own::Verb(&init::INIT),
 ];
 
 /// A command of ours.
