@@ -273,6 +273,11 @@ fn what_is_explained_is_what_happens() {
     assert_eq!(verdict(&["kms", "enable-key", "--key-id", &disabled]).0, "allowed");
     assert_eq!(by(ATTACH, &on_disabled, &full).0, "allowed");
     assert_eq!(verdict(&["kms", "list-keys", "--principal", &nobody]).0, "refused");
+    // Another account, whose uses are in both trails and whose refusals are in its own.
+    let (eve, partner) = ("arn:aws:iam::210987654321:root", json!({"Principal": {"AWS": "210987654321"}}));
+    let shared = key(&home, Some(&own_key_policy(statement("Allow", &json!("kms:Encrypt"), &partner))));
+    assert_eq!(encrypt(&shared, &["--principal", eve]).0, "allowed");
+    assert_eq!(encrypt(&plain, &["--principal", eve]), is("refused", "key policy", "documented"));
     assert_eq!(verdict(&["iam", "list-users", "--principal", &nobody]).0, "refused");
     assert_eq!(verdict(&["cloudtrail", "lookup-events", "--max-items", "1"]).0, "allowed");
 }
@@ -396,8 +401,28 @@ fn what_the_command_line_prints_is_a_state_to_explain_in() {
     save("volumes.json", "ec2 describe-volumes");
     save("aliases.json", "kms list-aliases");
     assert_eq!(explained(&attach(&made)).0, "allowed");
-    let output = home.run(["explain", "--account-state", "/nowhere", "kms", "list-keys"]);
-    assert_eq!(output.status.code(), Some(253));
+    // A volume under a key that was not described, a key of another kind, the policy alone, a file of something else.
+    let other = key(&home, None);
+    let unknown = volume(&home, &other);
+    save("volumes.json", "ec2 describe-volumes");
+    let rsa = json!({"KeyMetadata": {"Arn": other, "KeyState": "Enabled", "KeySpec": "RSA_2048"}});
+    fs::write(state.join("rsa.json"), rsa.to_string()).unwrap();
+    fs::write(state.join("else.json"), "{\"Snapshots\": []}").unwrap();
+    save(&format!("policy-{id}.json"), &format!("kms get-key-policy --key-id {cmk} --query Policy --output text"));
+    assert_eq!(explained(&attach(&made)).0, "allowed");
+    assert_eq!(explained(&attach(&unknown)).0, "undetermined");
+    let output = home.run([&["explain", "--account-state", state.to_str().unwrap()], &attach(&made)[..]].concat());
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(["rsa.json", "else.json", &*unknown].iter().all(|what| notes.contains(what)), "{notes}");
+    assert_eq!(notes.lines().count(), 3, "{notes}");
+    // What is no state at all.
+    for (name, text) in [("bad.json", "{"), ("grants-x.json", "{\"Grants\": [{\"KeyId\": \"x\"}]}")] {
+        fs::write(state.join(name), text).unwrap();
+        let refused = home.refused(253, &["explain", "--account-state", state.to_str().unwrap(), "kms", "list-keys"]);
+        assert!(refused.contains(name), "{refused}");
+        fs::remove_file(state.join(name)).unwrap();
+    }
+    home.refused(253, &["explain", "--account-state", "/nowhere", "kms", "list-keys"]);
 }
 
 /// A home that is not there is an empty one, and stays away.
@@ -406,6 +431,7 @@ fn explaining_makes_no_home() {
     let home = Home::new();
     let (explained, code) = explain(&home, &["kms", "create-key"]);
     assert_eq!((explained["verdict"].as_str(), code), (Some("allowed"), 0));
+    home.refused(253, &["explain", "--profile", "none", "kms", "create-key"]);
     assert!(!home.path().exists());
     assert_eq!(fs::read_dir(home.scratch()).unwrap().count(), 0, "nothing is left in the temporary folder");
 }

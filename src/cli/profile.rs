@@ -42,8 +42,13 @@ impl Profile {
         let wrong = |why: String| CliError::configuration(format!("{}: {why}", home.dir().path_of(FILE).display()));
         match Self::find(&text, name).map_err(wrong)? {
             Some(profile) => Ok(profile),
-            None => Err(CliError::configuration(format!("The config profile ({name}) could not be found"))),
+            None => Err(Self::missing(name)),
         }
+    }
+
+    /// There is no profile of that name.
+    pub(super) fn missing(name: &str) -> CliError {
+        CliError::configuration(format!("The config profile ({name}) could not be found"))
     }
 
     /// Reads all of `text` and answers the profile called `wanted`; the error says which line is wrong.

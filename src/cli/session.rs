@@ -121,7 +121,9 @@ impl Session {
             return Ok(profile);
         }
         let profile = match &self.globals.profile {
-            Some(name) => Profile::load(self.home()?, name)?,
+            Some(name) if self.home_path()?.exists() => Profile::load(self.home()?, name)?,
+            // No home is made for what cannot be in it.
+            Some(name) => return Err(Profile::missing(name)),
             None => Profile::default(),
         };
         Ok(self.profile.get_or_init(|| profile))

@@ -30,13 +30,14 @@ struct Described {
 }
 
 /// Puts a volume into a scratch home as `ec2 describe-volumes` prints it, detached, with a data key that is wrapped under
-/// its key and context. The account is its key's, or `123456789012` for a volume without one.
+/// its key and context. The account is its key's, or `123456789012` for a volume without one. One whose key is not in the
+/// home is left out: `false`.
 ///
 /// A tag `aws:rds:db-id` stands for the owner's part of the context, which EC2 does not print (ours).
 ///
 /// # Errors
-/// If it is not such a volume, or its key is not in the home.
-pub fn assume_volume(home: &Home, volume: &Value) -> Result<(), ServiceError> {
+/// If it is not such a volume.
+pub fn assume_volume(home: &Home, volume: &Value) -> Result<bool, ServiceError> {
     let volume: Described = serde_json::from_value(volume.clone()).map_err(ServiceError::machine)?;
     let wrong = |what: &str| ServiceError::machine(format!("volume {}: {what}", volume.volume_id));
     let region = volume.availability_zone.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
@@ -59,12 +60,12 @@ pub fn assume_volume(home: &Home, volume: &Value) -> Result<(), ServiceError> {
     };
     if let Some(key_arn) = key_arn {
         let context = keys::context(&row);
-        let blob = kms::wrap_assumed(home, &key_arn, &context)?
-            .ok_or_else(|| ServiceError::machine(format!("volume {}: its key {key_arn} is not described", row.id)))?;
+        let Some(blob) = kms::wrap_assumed(home, &key_arn, &context)? else { return Ok(false) };
         let wrapped = WrappedKey { blob: blob.0, key_arn, encryption_context: context.0 };
         disk::remember_wrapped_key(home, &row.id, &wrapped)?;
     }
-    Ok(home.write(|tx| table::insert(tx, &row, &[]))?)
+    home.write(|tx| if table::volume(tx, &row.id)?.is_none() { table::insert(tx, &row, &[]) } else { Ok(()) })?;
+    Ok(true)
 }
 
 /// A volume that a key wraps.

@@ -55,18 +55,18 @@ struct Found {
     aliases: Vec<(PathBuf, Vec<Value>)>,
     identities: Vec<(PathBuf, Value)>,
     volumes: Vec<(PathBuf, Value)>,
-    /// Files that hold nothing of this.
-    passed_over: Vec<PathBuf>,
+    /// What holds nothing of this, or nothing that can be used: what, and why.
+    passed_over: Vec<String>,
 }
 
-/// Reads `dir` into a new scratch home; answers it with what was passed over.
+/// Reads `dir` into a new scratch home; answers it with what was passed over, each in a sentence.
 ///
 /// What is not in the folder is not known: identity policies, an organisation, a key's policy, grants, aliases or tags that
 /// are not told make a verdict that hangs on them *undetermined*.
 ///
 /// # Errors
 /// [`StateError`].
-pub fn load(dir: &Path) -> Result<(Home, Vec<PathBuf>), StateError> {
+pub fn load(dir: &Path) -> Result<(Home, Vec<String>), StateError> {
     let mut found = Found::default();
     for file in files_below(dir)? {
         sort(&mut found, file)?;
@@ -81,7 +81,7 @@ pub fn load(dir: &Path) -> Result<(Home, Vec<PathBuf>), StateError> {
     for (file, key) in &found.keys {
         match kms::assume_key(&home, key).map_err(of(file))? {
             Some(arn) => arns.push(arn),
-            None => found.passed_over.push(file.clone()),
+            None => found.passed_over.push(format!("{}: no key that EBS and RDS can use", file.display())),
         }
     }
     let whose = |file: &Path| {
@@ -108,7 +108,10 @@ pub fn load(dir: &Path) -> Result<(Home, Vec<PathBuf>), StateError> {
         home.write(|tx| iam::directory::assume(tx, identities).map_err(ServiceError::machine)).map_err(of(file))?;
     }
     for (file, volume) in &found.volumes {
-        ec2::assume_volume(&home, volume).map_err(of(file))?;
+        if !ec2::assume_volume(&home, volume).map_err(of(file))? {
+            let what = format!("{}: volume {}, whose key is not described", file.display(), volume["VolumeId"]);
+            found.passed_over.push(what);
+        }
     }
     Ok((home, found.passed_over))
 }
@@ -148,7 +151,9 @@ fn sort(found: &mut Found, file: PathBuf) -> Result<(), StateError> {
         found.keys.push((file.clone(), value["KeyMetadata"].clone()));
         known = true;
     }
-    if let Some(policy) = value["Policy"].as_str() {
+    // The answer, or the policy alone, as `--query Policy --output text` prints it.
+    let policy = value["Policy"].as_str().or_else(|| value.get("Statement").map(|_| text.as_str()));
+    if let Some(policy) = policy {
         found.policies.push((file.clone(), policy.to_owned()));
         known = true;
     }
@@ -175,7 +180,7 @@ fn sort(found: &mut Found, file: PathBuf) -> Result<(), StateError> {
         known = true;
     }
     if !known {
-        found.passed_over.push(file);
+        found.passed_over.push(format!("{}: it holds nothing that decides here", file.display()));
     }
     Ok(())
 }

@@ -3,6 +3,20 @@
 //! The command is run by the very functions that run it otherwise, in a scratch home: a copy of the home's state in
 //! memory, where no file is made and no exporter started. A trace follows it. So the explanation is what the program
 //! does, and cannot drift from it.
+//!
+//! ```
+//! use blockseal::explain::{self, Verdict};
+//! use blockseal::{api, gate::Call, store::Home};
+//!
+//! let home = Home::scratch()?;
+//! let call = Call::direct(&home, "arn:aws:iam::123456789012:root".parse()?, "us-east-1".parse()?);
+//! let operation = api::service("kms").and_then(|kms| kms.operation("Encrypt")).ok_or("no such operation")?;
+//! let request = serde_json::json!({"KeyId": "alias/none", "Plaintext": "eA=="});
+//! let explained = explain::explain(&call, "kms", operation, request)?;
+//! assert_eq!(explained.verdict, Verdict::Refused);
+//! assert_eq!(explained.sight.and_then(|sight| sight.error).as_deref(), Some("NotFoundException"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod account_state;
 mod impact;

@@ -119,6 +119,9 @@ pub fn assume_key(home: &Home, metadata: &Value) -> Result<Option<String>, Servi
     let kind = if replica { MultiRegionKeyType::Replica } else { MultiRegionKeyType::Primary };
     RootKey::ensure(home)?;
     write(home, |tx| {
+        if key(tx, &described.arn).is_ok() {
+            return Ok(Some(described.arn.clone()));
+        }
         let now = store::clock(tx)?.now();
         let key = Key {
             id: if replica { keyring::replica_row(id, &region) } else { id.to_owned() },

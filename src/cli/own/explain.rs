@@ -92,12 +92,12 @@ fn with_those_of(globals: Globals, outer: &Globals) -> Globals {
 pub(super) fn state(session: &Session, folder: Option<&Path>) -> Result<Home, CliError> {
     if let Some(folder) = folder {
         let (home, passed_over) = explain::load_account_state(folder).map_err(CliError::configuration)?;
-        for file in passed_over {
-            note(&format!("{} holds nothing that decides here; it is passed over", file.display()));
+        for what in passed_over {
+            note(&format!("passed over {what}"));
         }
         return Ok(home);
     }
-    if !session.home_path()?.exists() && session.globals.profile.is_none() {
+    if !session.home_path()?.exists() {
         return Ok(Home::scratch()?);
     }
     let home = session.home()?;
