@@ -32,8 +32,11 @@ pub mod cloudtrail;
 pub mod ec2;
 pub mod iam_service;
 
-// Floor 7
+// Floor 6
 pub mod api;
+
+// Floor 7
+pub mod http;
 
 // Floor 8
 pub mod explain;

@@ -79,6 +79,10 @@ pub(crate) enum Protection {
     SessionToken,
     /// Temporary credentials end.
     Expiry,
+    /// A request's signature is compared with the one that the caller's secret gives.
+    RequestSignature,
+    /// Web pages and foreign host names are turned away before a request is read.
+    Border,
     /// A lineage's manifest key is derived from its data key, not a part of it.
     KeyDerivation,
 }

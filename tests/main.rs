@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "the modules of a test binary have no outside")]
 #![allow(clippy::unwrap_used, reason = "a test that unwraps is a test that fails loudly")]
 
+mod api_page;
 mod bench;
 mod cli;
 mod console;
@@ -21,11 +22,16 @@ mod faults;
 mod fuzz;
 mod fuzz_blob;
 mod fuzz_context;
+mod fuzz_http;
 mod fuzz_luks2;
 mod fuzz_nbd;
 mod fuzz_policy;
 mod guest;
 mod harness;
+mod http_auth;
+mod http_clients;
+mod http_server;
+mod http_wire;
 mod init;
 mod judges_clients;
 mod judges_copy;

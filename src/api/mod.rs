@@ -34,11 +34,13 @@ mod names;
 mod parameter;
 mod sts;
 mod validate;
+mod wire;
 
 pub use members::members_of;
 pub use names::dashed;
 pub use parameter::{Kind, Need, Parameter};
 pub use validate::validate;
+pub use wire::{Form, Wire};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -11,7 +11,7 @@ use super::passphrase;
 use super::profile::Profile;
 use super::progress::Progress;
 use super::query::Query;
-use crate::gate::Call;
+use crate::gate::{Call, ServiceError};
 use crate::iam::Principal;
 use crate::ids::{AccountId, Region};
 use crate::kms::RootKey;
@@ -93,12 +93,25 @@ impl Session {
         if let Some(home) = self.home.get() {
             return Ok(home);
         }
-        let home = Home::open(&self.home_path()?)?;
-        let variable = || env::var_os("BLOCKSEAL_PASSPHRASE_FILE").filter(|name| !name.is_empty()).map(PathBuf::from);
-        if let Some(file) = self.globals.passphrase_file.clone().or_else(variable) {
-            RootKey::use_passphrase(&home, &passphrase::read(&file)?).map_err(CliError::of_machine)?;
-        }
+        let home = self.opener(self.home_path()?)?().map_err(CliError::of_machine)?;
         Ok(self.home.get_or_init(|| home))
+    }
+
+    /// What opens the home at `path`, with the root key that [`Session::home`] gives it; the passphrase is read now.
+    pub fn opener(
+        &self,
+        path: PathBuf,
+    ) -> Result<impl Fn() -> Result<Home, ServiceError> + Send + Sync + use<>, CliError> {
+        let variable = || env::var_os("BLOCKSEAL_PASSPHRASE_FILE").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let file = self.globals.passphrase_file.clone().or_else(variable);
+        let passphrase = file.map(|file| passphrase::read(&file)).transpose()?;
+        Ok(move || {
+            let home = Home::open(&path)?;
+            if let Some(passphrase) = &passphrase {
+                RootKey::use_passphrase(&home, passphrase)?;
+            }
+            Ok(home)
+        })
     }
 
     /// The home, if this run has opened it.
@@ -139,7 +152,7 @@ impl Session {
     pub fn call_in<'h>(&self, home: &'h Home) -> Result<Call<'h>, CliError> {
         let profile = self.profile()?;
         let named = self.globals.principal.as_ref().or(profile.principal.as_ref());
-        let default: AccountId = DEFAULT_ACCOUNT.parse().map_err(CliError::machine)?;
+        let default = default_account()?;
         let account = match self.globals.account.as_ref().or(profile.account.as_ref()) {
             Some(account) => Some(account.clone()),
             None if named.is_some() => None,
@@ -186,6 +199,11 @@ impl Session {
     pub fn on_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
+}
+
+/// [`DEFAULT_ACCOUNT`].
+pub(super) fn default_account() -> Result<AccountId, CliError> {
+    DEFAULT_ACCOUNT.parse().map_err(CliError::machine)
 }
 
 fn default_home(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {

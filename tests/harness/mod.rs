@@ -3,6 +3,7 @@
 
 pub mod hunt;
 pub mod mount;
+pub mod server;
 
 use std::ffi::OsStr;
 use std::fs;

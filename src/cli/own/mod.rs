@@ -14,6 +14,7 @@ mod faults;
 mod impact;
 mod init;
 mod made;
+mod serve;
 mod trail;
 mod volume;
 
@@ -35,6 +36,7 @@ pub static COMMANDS: &[Own] = &[
     Own::Verb(&bench::BENCH),
     Own::Verb(&demo::DEMO),
     Own::Verb(&init::INIT),
+    Own::Verb(&serve::SERVE),
 ];
 
 /// A command of ours.

@@ -1,0 +1,40 @@
+//! Every attachment of a home at once: how many there are, and their end.
+
+use rusqlite::params;
+
+use crate::gate::ServiceError;
+use crate::ids::VolumeId;
+use crate::store::{Home, StoreError};
+
+use super::exporter::{self, Unstopped};
+use super::table;
+
+/// How many volumes are attached, as the state has it.
+pub fn count_attached(home: &Home) -> Result<usize, ServiceError> {
+    Ok(attached(home)?.len())
+}
+
+/// Ends the process of every attached volume, by force if one does not end by itself. The state is left as it is: this is for
+/// a home that is thrown away, of which nothing may go on running.
+///
+/// # Errors
+/// If one does not die.
+pub fn end_all_exporters(home: &Home) -> Result<(), ServiceError> {
+    for id in attached(home)? {
+        let Some(attachment) = home.read(|tx| table::attachment(tx, &id))? else { continue };
+        match exporter::stop(home, &attachment, true) {
+            Ok(_) => {}
+            Err(Unstopped::Ending(error) | Unstopped::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn attached(home: &Home) -> Result<Vec<VolumeId>, ServiceError> {
+    let ids: Vec<String> = home.read(|tx| {
+        let mut statement = tx.prepare_cached("SELECT volume_id FROM volume_attachments ORDER BY volume_id")?;
+        let ids = statement.query_map(params![], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok::<_, StoreError>(ids)
+    })?;
+    ids.iter().map(|id| id.parse().map_err(ServiceError::machine)).collect()
+}

@@ -1,0 +1,41 @@
+//! Clients that other people wrote, each in a script of its own below `tests/clients`, against a started server.
+
+use std::process::Command;
+
+use crate::harness::server::Server;
+use crate::harness::{Home, both, root, tool};
+
+/// Runs a client that must be content with what the server answers.
+#[track_caller]
+fn run(home: &Home, mut client: Command) {
+    let server = Server::start(home, &[]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        client.env_remove(name);
+    }
+    let output = client.arg(&server.url).current_dir(home.scratch()).output().unwrap();
+    assert!(output.status.success(), "{}\n{}", both(&output), crate::harness::server::log_of(home));
+}
+
+fn script(name: &str) -> std::path::PathBuf {
+    root().join("tests/clients").join(name)
+}
+
+#[test]
+fn boto3_works_unchanged() {
+    let mut python = tool("python3");
+    let home = Home::new();
+    // SDKs demand an instance: the one that stands for this machine.
+    let volume = home.json("ec2 create-volume --size 1")["VolumeId"].as_str().unwrap().to_owned();
+    let attached = home.json(&format!("ec2 attach-volume --volume-id {volume}"));
+    home.json(&format!("ec2 detach-volume --volume-id {volume}"));
+    python.arg(script("boto3_client.py")).arg(attached["InstanceId"].as_str().unwrap());
+    run(&home, python);
+}
+
+#[test]
+fn the_aws_cli_works_unchanged() {
+    drop(tool("aws"));
+    let mut shell = tool("bash");
+    shell.arg(script("awscli.sh"));
+    run(&Home::new(), shell);
+}
