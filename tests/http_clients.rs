@@ -20,9 +20,37 @@ fn script(name: &str) -> std::path::PathBuf {
     root().join("tests/clients").join(name)
 }
 
+/// Where `tests/clients/fetch` put what Debian does not have.
+fn fetched() -> std::path::PathBuf {
+    let cache = || Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cache/blockseal-tests/clients"));
+    let folder = std::env::var_os("BLOCKSEAL_CLIENTS").map(Into::into).or_else(cache).unwrap();
+    assert!(folder.join("complete").exists(), "no SDKs in {}: tests/run fetches them", folder.display());
+    folder
+}
+
+/// Debian's boto3, and the newest one there was.
 #[test]
 fn boto3_works_unchanged() {
-    let mut python = tool("python3");
+    boto3(tool("python3"));
+    boto3(Command::new(fetched().join("venv/bin/python")));
+}
+
+#[test]
+fn the_aws_encryption_sdk_works_unchanged() {
+    let mut python = Command::new(fetched().join("venv/bin/python"));
+    python.arg(script("encryption_sdk.py"));
+    run(&Home::new(), python);
+}
+
+#[test]
+fn the_aws_sdk_for_javascript_works_unchanged() {
+    let node = std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|folder| folder.join("node"));
+    let mut node = Command::new(node.into_iter().find(|path| path.exists()).expect("node, which tests/run installs"));
+    node.arg(script("client_kms.cjs")).env("NODE_PATH", fetched().join("node_modules"));
+    run(&Home::new(), node);
+}
+
+fn boto3(mut python: Command) {
     let home = Home::new();
     // SDKs demand an instance: the one that stands for this machine.
     let volume = home.json("ec2 create-volume --size 1")["VolumeId"].as_str().unwrap().to_owned();
