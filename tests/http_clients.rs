@@ -44,19 +44,15 @@ fn the_aws_encryption_sdk_works_unchanged() {
 
 #[test]
 fn the_aws_sdk_for_javascript_works_unchanged() {
-    let node = std::env::split_paths(&std::env::var_os("PATH").unwrap()).map(|folder| folder.join("node"));
-    let mut node = Command::new(node.into_iter().find(|path| path.exists()).expect("node, which tests/run installs"));
+    // A Node.js of Debian's or another: tests/run takes the one that is there.
+    let mut node = Command::new("node");
     node.arg(script("client_kms.cjs")).env("NODE_PATH", fetched().join("node_modules"));
     run(&Home::new(), node);
 }
 
 fn boto3(mut python: Command) {
     let home = Home::new();
-    // SDKs demand an instance: the one that stands for this machine.
-    let volume = home.json("ec2 create-volume --size 1")["VolumeId"].as_str().unwrap().to_owned();
-    let attached = home.json(&format!("ec2 attach-volume --volume-id {volume}"));
-    home.json(&format!("ec2 detach-volume --volume-id {volume}"));
-    python.arg(script("boto3_client.py")).arg(attached["InstanceId"].as_str().unwrap());
+    python.arg(script("boto3_client.py"));
     run(&home, python);
 }
 

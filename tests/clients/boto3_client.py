@@ -14,7 +14,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 
-INSTANCE, ENDPOINT = sys.argv[1:]
+ENDPOINT = sys.argv[1]
 
 
 def client(service, key="AKIAIOSFODNN7EXAMPLE", secret="any", token=None, region="us-east-1"):
@@ -156,7 +156,7 @@ def volumes(arn):
     refused("InvalidVolume.NotFound", ec2.delete_volume, 400, VolumeId="vol-00000000000000000")
     refused("UnsupportedOperation", ec2.create_snapshot, 501, VolumeId=volume)
 
-    attached = ec2.attach_volume(VolumeId=volume, Device="/dev/sdf", InstanceId=INSTANCE)
+    attached = ec2.attach_volume(VolumeId=volume, Device="/dev/sdf", InstanceId=instances(ec2))
     assert attached["State"] in ("attaching", "attached"), attached
     # What is attached goes on without the key, and what is not does not begin without it.
     kms.disable_key(KeyId=arn)
@@ -167,6 +167,41 @@ def volumes(arn):
     ec2.delete_volume(VolumeId=volume)
     refused("InvalidVolume.NotFound", ec2.describe_volumes, VolumeIds=[volume])
     return volume
+
+
+def instances(ec2):
+    """An instance, and what is known of where it stands."""
+    zones = ec2.describe_availability_zones()["AvailabilityZones"]
+    assert zones[0]["ZoneName"] == "us-east-1a" and zones[0]["State"] == "available", zones
+    regions = ec2.describe_regions(RegionNames=["eu-west-1"])["Regions"]
+    assert [(region["RegionName"], region["Endpoint"]) for region in regions] == [("eu-west-1", "ec2.eu-west-1.amazonaws.com")]
+    made = ec2.run_instances(ImageId="ami-12345678", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    ec2.get_waiter("instance_running").wait(InstanceIds=[made], WaiterConfig={"Delay": 1})
+    found = [instance["InstanceId"] for page in ec2.get_paginator("describe_instances").paginate()
+             for reservation in page["Reservations"] for instance in reservation["Instances"]]
+    assert found == [made], found
+    return made
+
+
+def launches(arn):
+    """A launch whose root volume's key cannot be used fails as in real life: not when it is asked for, but soon after."""
+    ec2, kms = client("ec2"), client("kms")
+    mapping = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 1, "Encrypted": True, "KmsKeyId": arn}}]
+    wanted = {"ImageId": "ami-12345678", "MinCount": 1, "MaxCount": 1, "BlockDeviceMappings": mapping}
+    good = ec2.run_instances(**wanted)["Instances"][0]["InstanceId"]
+    ec2.get_waiter("instance_running").wait(InstanceIds=[good], WaiterConfig={"Delay": 1})
+    shown = ec2.describe_instances(InstanceIds=[good])["Reservations"][0]["Instances"][0]
+    assert shown["BlockDeviceMappings"][0]["DeviceName"] == "/dev/xvda", shown
+    assert isinstance(shown["LaunchTime"], datetime.datetime)
+    kms.disable_key(KeyId=arn)
+    bad = ec2.run_instances(**wanted)["Instances"][0]
+    assert bad["State"]["Name"] == "pending", bad
+    ec2.get_waiter("instance_terminated").wait(InstanceIds=[bad["InstanceId"]], WaiterConfig={"Delay": 1})
+    shown = ec2.describe_instances(InstanceIds=[bad["InstanceId"]])["Reservations"][0]["Instances"][0]
+    assert shown["StateReason"]["Code"] == "Client.InvalidKMSKey.InvalidState", shown
+    kms.enable_key(KeyId=arn)
+    ended = ec2.terminate_instances(InstanceIds=[good])["TerminatingInstances"]
+    assert ended[0]["InstanceId"] == good and ended[0]["PreviousState"]["Name"] == "running", ended
 
 
 def records(volume):
@@ -187,4 +222,5 @@ arn = keys()
 grants(arn)
 principals()
 records(volumes(arn))
+launches(arn)
 print("boto3", boto3.__version__)
