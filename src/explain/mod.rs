@@ -269,15 +269,20 @@ fn sight(calls: &[TracedCall], cause: usize) -> Option<Sight> {
     })
 }
 
+/// The caller's record of the call itself, beside those of what the service did by itself on the way.
+fn own_record(call: &TracedCall) -> Option<&Value> {
+    call.records.iter().find(|record| record["eventName"] == call.operation)
+}
+
 /// The key that a call to KMS was about, as its record says.
 fn key_of(call: &TracedCall) -> Option<&str> {
-    let resource = &call.records.first()?["resources"][0];
+    let resource = &own_record(call)?["resources"][0];
     resource["ARN"].as_str().filter(|_| resource["type"] == "AWS::KMS::Key")
 }
 
 /// The encryption context of a call to KMS, or the one that the grant which it makes is bound to.
 fn context_of(call: &TracedCall) -> Option<&Value> {
-    let parameters = &call.records.first()?["requestParameters"];
+    let parameters = &own_record(call)?["requestParameters"];
     let constraints = &parameters["constraints"];
     [
         &parameters["encryptionContext"],

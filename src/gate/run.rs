@@ -197,6 +197,8 @@ fn end<T>(
 ) -> Result<Ended<T>, ServiceError> {
     let now = store::clock(tx)?.now();
     settle_in(call.home, tx, now, operation.service.settlers)?;
+    // What becomes due leaves records of its own; those behind them are the operation's.
+    let place = call.trace.map(|_| trail::newest(tx)).transpose()?;
     let outcome = body.and_then(|body| {
         let changes = tx.changes();
         run_statement(tx, "SAVEPOINT operation")?;
@@ -221,10 +223,16 @@ fn end<T>(
     }
     if !twin::is_off(Protection::Record) {
         let records = records(call, operation, began, draft, outcome.as_ref().err());
-        if call.trace.is_some() {
-            left.extend(records.iter().filter_map(|record| serde_json::to_value(record).ok()));
+        let append = move |tx: &Transaction<'_>| {
+            tx.unremembered(|| records.iter().try_for_each(|record| trail::append(tx, record)))
+        };
+        match place {
+            Some(place) => {
+                append(tx)?;
+                *left = trail::behind(tx, place)?;
+            }
+            None => tx.at_end(append),
         }
-        tx.at_end(move |tx| tx.unremembered(|| records.iter().try_for_each(|record| trail::append(tx, record))));
     }
     Ok((outcome, truncation_due(tx)?))
 }

@@ -114,7 +114,7 @@ pub struct TracedCall {
     pub findings: Vec<Finding>,
     /// `None` while it runs.
     pub outcome: Option<Result<(), Refused>>,
-    /// The records that it left, one for each account's trail.
+    /// The records that it left: one for each account's trail, and those of what the service did by itself on the way.
     pub records: Vec<Value>,
 }
 

@@ -181,6 +181,18 @@ pub fn append(tx: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
     facets.iter().try_for_each(|facet| facet.index(tx, time, seq))
 }
 
+/// The place of the newest record of any trail; 0 if there is none.
+pub fn newest(tx: &Transaction<'_>) -> Result<i64, StoreError> {
+    Ok(tx.query_row("SELECT coalesce(max(seq), 0) FROM trail_records", [], |row| row.get(0))?)
+}
+
+/// The records behind that place, as CloudTrail writes them.
+pub fn behind(tx: &Transaction<'_>, place: i64) -> Result<Vec<Value>, StoreError> {
+    let mut statement = tx.prepare_cached("SELECT record FROM trail_records WHERE seq > ?1 ORDER BY seq")?;
+    let rows = statement.query_map([place], |row| row.get::<_, String>(0))?;
+    rows.map(|text| serde_json::from_str(&text?).map_err(|error| super::damaged(error.into()))).collect()
+}
+
 /// A trail's number.
 #[derive(Clone, Copy)]
 struct Number(i64);
