@@ -302,6 +302,73 @@ fn an_explanation_shows_no_plaintext() {
     assert_eq!(fs::read_dir(home.scratch()).unwrap().count(), 0);
 }
 
+/// Every operation on a key, by somebody who may nothing and by its owner: one that the owner is refused says so too.
+#[test]
+fn every_operation_on_a_key_does_what_its_explanation_says() {
+    let home = Home::new();
+    user(&home, "nobody", &json!([statement("Deny", &json!("s3:*"), &json!({}))]));
+    let nobody = arn("nobody");
+    let cmk = home.json("kms create-key --multi-region")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let other = key(&home, None);
+    let empty = home.json("kms create-key --origin EXTERNAL")["KeyMetadata"]["Arn"].as_str().unwrap().to_owned();
+    let policy = own_key_policy(statement("Allow", &json!("kms:Sign"), &json!({"Principal": {"AWS": nobody}})));
+    let grant = home.json(&format!("kms create-grant --key-id {cmk} --grantee-principal {ROOT} --operations Decrypt"));
+    let grant = grant["GrantId"].as_str().unwrap();
+    let blob = home.json(&format!("kms encrypt --plaintext eA== --key-id {cmk}"));
+    let blob = blob["CiphertextBlob"].as_str().unwrap();
+    let on = |operation: &str| format!("{operation} --key-id {cmk}");
+    let commands = [
+        on("describe-key"),
+        on("get-key-policy"),
+        on("list-key-policies"),
+        on("list-grants"),
+        on("list-resource-tags"),
+        on("list-key-rotations"),
+        on("get-key-last-usage"),
+        format!("list-retirable-grants --retiring-principal {ROOT}"),
+        on("list-aliases"),
+        format!("create-alias --alias-name alias/one --target-key-id {cmk}"),
+        format!("create-alias --alias-name alias/one --target-key-id {cmk}"),
+        format!("update-alias --alias-name alias/one --target-key-id {other}"),
+        "delete-alias --alias-name alias/one".to_owned(),
+        on("tag-resource --tags TagKey=Team,TagValue=blue"),
+        on("untag-resource --tag-keys Team"),
+        on("update-key-description --description d"),
+        on("enable-key-rotation --rotation-period-in-days 90"),
+        on("get-key-rotation-status"),
+        on("rotate-key-on-demand"),
+        on("disable-key-rotation"),
+        on("generate-data-key --number-of-bytes 64 --encryption-context a=b"),
+        on("generate-data-key-without-plaintext --key-spec AES_256"),
+        on("generate-data-key"),
+        format!("re-encrypt --ciphertext-blob {blob} --destination-key-id {other}"),
+        "generate-random --number-of-bytes 8".to_owned(),
+        on("sign --message eA== --signing-algorithm RSASSA_PSS_SHA_256"),
+        on("get-parameters-for-import --wrapping-algorithm RSAES_OAEP_SHA_256 --wrapping-key-spec RSA_2048"),
+        format!("encrypt --plaintext eA== --key-id {empty}"),
+        on(&format!("revoke-grant --grant-id {grant}")),
+        on("replicate-key --replica-region eu-west-1"),
+        on("update-primary-region --primary-region eu-west-1"),
+        on("schedule-key-deletion --pending-window-in-days 7"),
+        on("encrypt --plaintext eA=="),
+        on("cancel-key-deletion"),
+        on("disable-key"),
+        on("generate-data-key --key-spec AES_256"),
+        on("enable-key"),
+    ];
+    let mut verdicts = BTreeMap::new();
+    for command in commands {
+        let words: Vec<&str> = std::iter::once("kms").chain(command.split(' ')).collect();
+        let (refused, _) = agree(&home, &[&words[..], &["--principal", &nobody]].concat());
+        let (explained, _) = agree(&home, &words);
+        assert_eq!(refused["verdict"], "refused", "{command} by nobody");
+        *verdicts.entry(explained["verdict"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+    }
+    let put = ["kms", "put-key-policy", "--key-id", &other, "--policy", &policy.to_string()];
+    assert_eq!(agree(&home, &put).0["verdict"], "allowed");
+    assert!(verdicts["allowed"] >= 25 && verdicts["refused"] >= 6 && verdicts.len() == 2, "{verdicts:?}");
+}
+
 /// One row of the table for each answer that KMS can be brought to give; the two columns that are built are held against
 /// what really happens.
 #[test]
@@ -534,13 +601,22 @@ fn the_impact_of_a_key_is_told_per_volume() {
     assert_eq!(idle_then["Error"], "CustomerKeyHasBeenRevoked");
     assert!(busy_then["Effect"].as_str().unwrap().starts_with("runs on"), "{busy_then:#}");
     let (lost, lost_later) = impact(&["--if", "deleted"]);
-    assert_eq!([&lost["Lost"], &lost_later["Lost"]], [true, true]);
+    assert!(lost["LostAt"].is_string() && lost["LostAt"] == lost_later["LostAt"], "{lost:#}");
+    assert!(idle_then["LostAt"].is_null());
     let deny = statement("Deny", &json!("kms:CreateGrant"), &json!({"Principal": "*"}));
     fs::write(home.scratch().join("policy.json"), own_key_policy(deny).to_string()).unwrap();
     let (refused, _) = impact(&["--if", "policy=file://policy.json"]);
     assert_eq!(refused["Error"], "CustomerKeyHasBeenRevoked");
     home.refused(252, &["kms", "impact", "--key-id", &cmk, "--if", "lost"]);
     assert!(contents(&home) == before);
+    // What is said of a deletion comes true when the clock is moved past its date.
+    let scheduled = home.json(&format!("kms schedule-key-deletion --key-id {cmk} --pending-window-in-days 7"));
+    let (lost, _) = impact(&[]);
+    let date = scheduled["DeletionDate"].as_str().unwrap();
+    assert_eq!(lost["LostAt"].as_str().unwrap(), date, "{lost:#}");
+    assert!(lost["Effect"].as_str().unwrap().contains("lost for good"), "{lost:#}");
+    home.text("clock advance 8d");
+    home.refused(254, &attach(&idle));
 }
 
 /// The cases of the documentation through the program, with what continuous integration reads.

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Verdict, explain};
 use crate::api;
+use crate::clock::Time;
 use crate::ec2;
 use crate::gate::{Call, ServiceError};
 use crate::iam::Principal;
@@ -43,8 +44,10 @@ pub struct Affected {
     /// The error that its next user sees, if it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether its content is lost for good.
-    pub lost: bool,
+    /// When its content is lost for good: the key's material is destroyed then. Nothing else brings the data key back, once
+    /// the volume is detached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Time>,
 }
 
 /// What becomes of everything that `key_id` wraps, in every account of `call`'s home, which is a scratch one. Each volume is
@@ -60,6 +63,7 @@ pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affe
         Change::Deleted => kms::assume_deletion(call.home, &key_arn)?,
         Change::Policy(policy) => kms::assume_policy(call.home, &key_arn, policy)?,
     }
+    let lost_at = kms::deletion_of(call.home, &key_arn)?;
     let mut affected = Vec::new();
     for wrapped in ec2::wrapped_under(call.home, &key_arn)? {
         let attached = wrapped.attached;
@@ -73,17 +77,16 @@ pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affe
         }
         let explanation = explain(&call, "ec2", operation, serde_json::json!({"VolumeId": wrapped.id.as_str()}))?;
         let error = explanation.sight.as_ref().and_then(|sight| sight.error.clone());
-        let lost = *change == Change::Deleted;
-        let then = match (explanation.verdict, lost) {
-            (_, true) => "refused at the next attach, and lost for good when the waiting period is over",
-            (Verdict::Allowed, _) => "nothing changes",
-            (Verdict::Refused, _) => "refused at the next attach",
-            (Verdict::Undetermined, _) => "undetermined at the next attach",
+        let then = match explanation.verdict {
+            _ if lost_at.is_some() => "refused at the next attach, and lost for good when the waiting period is over",
+            Verdict::Allowed => "nothing changes",
+            Verdict::Refused => "refused at the next attach",
+            Verdict::Undetermined => "undetermined at the next attach",
         };
-        let effect = match (attached, explanation.verdict) {
-            (true, Verdict::Allowed) if !lost => then.to_owned(),
-            (true, _) => format!("runs on: nothing until it is detached, then {then}"),
-            (false, _) => then.to_owned(),
+        let effect = if attached && then != "nothing changes" {
+            format!("runs on: nothing until it is detached, then {then}")
+        } else {
+            then.to_owned()
         };
         affected.push(Affected {
             kind: if attached { "attachment" } else { "volume" },
@@ -93,7 +96,7 @@ pub fn impact(call: &Call<'_>, key_id: &str, change: &Change) -> Result<Vec<Affe
             encryption_context: serde_json::json!(wrapped.context),
             effect,
             error,
-            lost,
+            lost_at,
         });
     }
     Ok(affected)

@@ -347,14 +347,26 @@ pub fn assume_disabled(home: &Home, key_arn: &str) -> Result<(), ServiceError> {
     write(home, |tx| Ok(keyring::set_state(tx, &key(tx, key_arn)?, KeyState::Disabled)?))
 }
 
-/// Schedules the deletion of a key of a scratch home.
+/// Schedules the deletion of a key of a scratch home, at the end of the longest waiting period; one that is scheduled already
+/// stays so.
 ///
 /// # Errors
 /// If it is not there.
 pub fn assume_deletion(home: &Home, key_arn: &str) -> Result<(), ServiceError> {
     write(home, |tx| {
-        let now = store::clock(tx)?.now();
         let key = key(tx, key_arn)?;
-        Ok::<_, StoreError>(keyring::set_deletion(tx, &key, in_days(now, 30))?).map_err(ServiceError::from)
+        if key.state.is_ending() {
+            return Ok(());
+        }
+        let now = store::clock(tx)?.now();
+        Ok(keyring::set_deletion(tx, &key, in_days(now, 30))?)
     })
+}
+
+/// When the key of that ARN is deleted, if that is scheduled.
+///
+/// # Errors
+/// If it is not there.
+pub fn deletion_of(home: &Home, key_arn: &str) -> Result<Option<Time>, ServiceError> {
+    home.read(|tx| Ok(key(tx, key_arn)?.deletion))
 }

@@ -46,7 +46,7 @@ pub use aliases::{
 };
 pub use assume::{
     arn_of, assume_aliases, assume_deletion, assume_disabled, assume_grants, assume_key, assume_policy,
-    assume_policy_everywhere, assume_tags, wrap_assumed,
+    assume_policy_everywhere, assume_tags, deletion_of, wrap_assumed,
 };
 pub use blob::{Blob, SecretBlob};
 pub use context::{EncryptionContext, MAX_CONTEXT_BYTES};
