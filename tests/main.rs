@@ -22,6 +22,7 @@ mod faults;
 mod fuzz;
 mod fuzz_blob;
 mod fuzz_context;
+mod fuzz_explain;
 mod fuzz_http;
 mod fuzz_luks2;
 mod fuzz_nbd;
