@@ -11,7 +11,7 @@
 //! Shapes: as recorded from AWS; that creation names the same front end as attachment, and when a grant is retired, is
 //! *assumed*.
 
-use crate::gate::{Call, ServiceError, Trace};
+use crate::gate::{Basis, Call, ServiceError, Trace};
 use crate::iam::Principal;
 use crate::ids::{InstanceId, Region};
 use crate::kms::{self, Blob, EncryptionContext, GrantConstraints, ManagedAlias};
@@ -35,6 +35,10 @@ const INTERNAL: &str = "AWS Internal";
 /// A data key for XTS with AES-256: two keys of 32 bytes.
 const DATA_KEY_BYTES: i64 = 64;
 
+const DOCUMENTED: Basis =
+    Basis::Documented("AWS KMS developer guide, How Amazon Elastic Block Store (Amazon EBS) uses AWS KMS");
+const RETIRED: Basis = Basis::Assumed("when EBS retires the grant of an attachment is not documented");
+
 /// The encryption context that binds a volume's data key to the volume, and to its owner if it has one.
 pub(super) fn context(row: &VolumeRow) -> EncryptionContext {
     let volume = ("aws:ebs:id", row.id.as_str());
@@ -48,6 +52,7 @@ fn service_name(region: &Region) -> String {
 /// The user's call as EC2 passes it on.
 fn through_front_end<'h>(call: &Call<'h>) -> Call<'h> {
     Call {
+        basis: Some(DOCUMENTED),
         source_ip: FRONT_END.to_owned(),
         user_agent: FRONT_END.to_owned(),
         ..call.through(&service_name(&call.region))
@@ -55,8 +60,9 @@ fn through_front_end<'h>(call: &Call<'h>) -> Call<'h> {
 }
 
 /// A call that AWS's machines make under a principal of their own.
-fn internal<'h>(call: &Call<'h>, principal: Principal, request_id: &str) -> Call<'h> {
+fn internal<'h>(call: &Call<'h>, principal: Principal, request_id: &str, basis: Basis) -> Call<'h> {
     Call {
+        basis: Some(basis),
         principal,
         credential: None,
         request_id: request_id.to_owned(),
@@ -142,7 +148,7 @@ pub(super) fn unwrap_by_grant(
     instance: &InstanceId,
     grant: &Grant,
 ) -> Result<SecretBytes, ServiceError> {
-    let host = internal(call, host(call, instance), &grant.request_id);
+    let host = internal(call, host(call, instance), &grant.request_id, DOCUMENTED);
     decrypt(&host, row, wrapped, vec![grant.token.clone()])
 }
 
@@ -188,7 +194,7 @@ pub(super) fn retire(home: &Home, row: &VolumeRow, grant_id: &str, trace: Option
         grant_id: Some(grant_id.to_owned()),
         ..Default::default()
     };
-    match kms::retire_grant(&internal(&call, service, &call.request_id), request) {
+    match kms::retire_grant(&internal(&call, service, &call.request_id, RETIRED), request) {
         Err(ServiceError::Refused(refusal)) if refusal.code == "NotFoundException" => Ok(()),
         outcome => outcome.map(drop),
     }

@@ -141,6 +141,7 @@ pub fn explain(
             operation: operation.name,
             principal: call.principal.arn(),
             via: None,
+            basis: None,
             findings: Vec::new(),
             outcome: Some(outcome.map_err(|error| refused(&error))),
             records: Vec::new(),
@@ -208,8 +209,7 @@ fn add_untold(calls: &mut [TracedCall]) {
 }
 
 fn judge(calls: Vec<TracedCall>, command: String, principal: String) -> Explanation {
-    // The innermost refusal is the cause of those around it; it comes last in the order of their beginnings.
-    let cause = calls.iter().rposition(|call| refusal(call).is_some());
+    let cause = cause(&calls);
     let cause = cause.filter(|cause| !calls[*cause].findings.iter().any(|of| of.subject == kms::ACCOUNT_STATE));
     let findings = || calls.iter().flat_map(|call| &call.findings);
     let verdict = match cause {
@@ -227,9 +227,12 @@ fn judge(calls: Vec<TracedCall>, command: String, principal: String) -> Explanat
         Some(cause) => calls[cause].findings.iter().filter(counted).collect(),
         None => findings().filter(counted).collect(),
     };
+    // The calls that had to be made for it to come so far.
+    let steps = calls.iter().take(cause.map_or(calls.len(), |cause| cause + 1)).filter_map(|call| call.basis);
     let basis = decisive
         .iter()
         .map(|finding| finding.basis)
+        .chain(steps)
         .chain(sight.as_ref().map(|sight| sight.basis))
         .max()
         .unwrap_or(Basis::Documented("AWS API reference of the operation"));
@@ -243,6 +246,17 @@ fn judge(calls: Vec<TracedCall>, command: String, principal: String) -> Explanat
     };
     let remedies = decisive.iter().filter_map(remedy).collect();
     Explanation { verdict, basis, command, principal, sight, decided_by, calls, remedies }
+}
+
+/// The refusal that all comes down to: the first that is not the echo of one inside it. One that the operation around it
+/// takes in its stride, such as that of a grant that is gone already, is none.
+fn cause(calls: &[TracedCall]) -> Option<usize> {
+    let outer = calls.first()?;
+    if refusal(outer).is_none() && UserOf::of_operation(outer.operation).is_none() {
+        return None;
+    }
+    let echoes = |place: usize| calls.iter().any(|call| call.parent == Some(place) && refusal(call).is_some());
+    (0..calls.len()).find(|place| refusal(&calls[*place]).is_some() && !echoes(*place))
 }
 
 /// What the caller of the outermost operation sees of the refusal `cause`.
@@ -310,6 +324,8 @@ impl Explanation {
                 "via": call.via,
                 "key": key_of(call),
                 "encryption_context": context_of(call),
+                "basis": call.basis.map(Basis::name),
+                "source": call.basis.map(Basis::source),
                 "outcome": match &call.outcome {
                     Some(Err(refused)) => json!(refused),
                     Some(Ok(())) | None => json!("succeeds"),

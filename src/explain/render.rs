@@ -79,7 +79,8 @@ impl Text {
         }
         if !is_first {
             let via = call.via.as_ref().map(|via| format!(" through {via}")).unwrap_or_default();
-            let _ = writeln!(self.out, "{margin}by {}{via}", call.principal);
+            let source = call.basis.map(|basis| format!(" {}", self.source(basis))).unwrap_or_default();
+            let _ = writeln!(self.out, "{margin}by {}{via}{source}", call.principal);
         }
         for finding in &call.findings {
             let source = self.source(finding.basis);

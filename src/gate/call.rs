@@ -5,7 +5,7 @@ use crate::iam::Principal;
 use crate::ids::{self, AccountId, Region};
 use crate::store::Home;
 
-use super::{Finding, Refusal, ServiceError, Trace};
+use super::{Basis, Refusal, ServiceError, Trace};
 
 /// The credentials with which a call was signed, as its record and its policies see them. Never a secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +42,8 @@ pub struct Call<'h> {
     pub user_agent: String,
     /// Follows what the call does, if it is one to be explained.
     pub trace: Option<&'h Trace>,
+    /// On what it rests that a service makes this call on the way to another; `None` for the first.
+    pub basis: Option<Basis>,
     /// What was found wrong with its request before the operation began, which refuses and records it.
     pub refusal: Option<Box<Refusal>>,
 }
@@ -62,6 +64,7 @@ impl<'h> Call<'h> {
             user_agent: concat!("blockseal/", env!("CARGO_PKG_VERSION")).to_owned(),
             trace: None,
             refusal: None,
+            basis: None,
         }
     }
 
@@ -101,12 +104,5 @@ impl<'h> Call<'h> {
     #[must_use]
     pub fn by(&self, principal: Principal) -> Self {
         Self { principal, credential: None, ..self.clone() }
-    }
-
-    /// Notes what was looked at, if the call is one to be explained.
-    pub fn note(&self, finding: impl FnOnce() -> Finding) {
-        if let Some(trace) = self.trace {
-            trace.note(finding());
-        }
     }
 }

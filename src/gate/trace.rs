@@ -110,6 +110,8 @@ pub struct TracedCall {
     pub principal: String,
     /// The service through which, as `kms:ViaService` has it.
     pub via: Option<String>,
+    /// On what it rests that the service makes this call; `None` for the first.
+    pub basis: Option<Basis>,
     /// What was looked at, in order.
     pub findings: Vec<Finding>,
     /// `None` while it runs.
@@ -148,6 +150,7 @@ impl Trace {
                 operation: operation.name,
                 principal: call.principal.arn(),
                 via: call.via.clone(),
+                basis: call.basis,
                 findings: Vec::new(),
                 outcome: None,
                 records: Vec::new(),
