@@ -82,7 +82,11 @@ impl Text {
             let source = call.basis.map(|basis| format!(" {}", self.source(basis))).unwrap_or_default();
             let _ = writeln!(self.out, "{margin}by {}{via}{source}", call.principal);
         }
-        for finding in &call.findings {
+        for (place, finding) in call.findings.iter().enumerate() {
+            // What holds for each of several resources is said once.
+            if call.findings[..place].iter().any(|said| line(said) == line(finding)) {
+                continue;
+            }
             let source = self.source(finding.basis);
             let _ = writeln!(self.out, "{margin}{} {source}", line(finding));
         }
