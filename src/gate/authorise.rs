@@ -34,11 +34,15 @@ pub fn common_keys(call: &Call<'_>, now: Time, requester: &Requester) -> Context
 /// # Errors
 /// The store's.
 pub fn owner_keys(tx: &Transaction<'_>, owner: &AccountId, context: &mut Context) -> Result<(), StoreError> {
-    let organization = iam::directory::organization(tx, owner)?;
-    if organization.is_some() {
+    let membership = iam::directory::membership(tx, owner)?;
+    if !matches!(membership, Some(None)) {
         context.set_unknown("aws:ResourceOrgPaths", "the account's place in its organisation is not known");
     }
-    context.set("aws:ResourceAccount", owner.as_str()).set_opt("aws:ResourceOrgID", organization);
+    match membership {
+        Some(organization) => context.set_opt("aws:ResourceOrgID", organization),
+        None => context.set_unknown("aws:ResourceOrgID", "the account's organisation is not known"),
+    };
+    context.set("aws:ResourceAccount", owner.as_str());
     Ok(())
 }
 

@@ -136,7 +136,21 @@ pub fn is_described(tx: &Transaction<'_>) -> Result<bool, StoreError> {
     Ok(tx.prepare_cached("SELECT 1 FROM iam_accounts WHERE account = ?1")?.exists([UNTOLD])?)
 }
 
-/// Both of these in one look, as every call needs them.
+/// The organisation that an account is in: `Some(None)` for in none, `None` where that is not told.
+///
+/// # Errors
+/// The store's.
+pub fn membership(tx: &Transaction<'_>, account: &AccountId) -> Result<Option<Option<String>>, StoreError> {
+    let (organization, described) = organization_or_untold(tx, account)?;
+    Ok(told(organization, described))
+}
+
+#[expect(clippy::option_option, reason = "in none, and not told, are two things")]
+fn told(organization: Option<String>, described: bool) -> Option<Option<String>> {
+    if described && organization.is_none() { None } else { Some(organization) }
+}
+
+/// The organisation and [`is_described`] in one look, as every call needs them.
 fn organization_or_untold(tx: &Transaction<'_>, account: &AccountId) -> Result<(Option<String>, bool), StoreError> {
     let mut statement =
         tx.prepare_cached("SELECT account, organization FROM iam_accounts WHERE account IN (?1, ?2)")?;
@@ -194,7 +208,7 @@ fn recorded(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, St
     let mut requester = Requester::administrator(principal.clone());
     let account = principal.account();
     let (organization, described) = organization_or_untold(tx, account)?;
-    requester.organization = if described && organization.is_none() { None } else { Some(organization) };
+    requester.organization = told(organization, described);
     let (kind, name) = match principal {
         Principal::User { name, .. } => (EntityKind::User, name.rsplit('/').next().unwrap_or(name)),
         Principal::AssumedRole { role, .. } => (EntityKind::Role, role.as_str()),
