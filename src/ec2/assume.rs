@@ -25,6 +25,8 @@ struct Described {
     #[serde(default)]
     encrypted: bool,
     kms_key_id: Option<String>,
+    iops: Option<i64>,
+    throughput: Option<i64>,
     #[serde(default)]
     tags: Vec<super::Tag>,
 }
@@ -52,8 +54,8 @@ pub fn assume_volume(home: &Home, volume: &Value) -> Result<bool, ServiceError> 
         state: State::Available,
         size: volume.size,
         volume_type: volume.volume_type,
-        iops: None,
-        throughput: None,
+        iops: volume.iops,
+        throughput: volume.throughput,
         encryption: key_arn.clone().map(|key_arn| Encryption { key_arn, sector_size: SectorSize::default() }),
         db: db.transpose().map_err(|_| wrong("its tag aws:rds:db-id is no DbiResourceId"))?,
         created: home.now()?,
@@ -64,7 +66,9 @@ pub fn assume_volume(home: &Home, volume: &Value) -> Result<bool, ServiceError> 
         let wrapped = WrappedKey { blob: blob.0, key_arn, encryption_context: context.0 };
         disk::remember_wrapped_key(home, &row.id, &wrapped)?;
     }
-    home.write(|tx| if table::volume(tx, &row.id)?.is_none() { table::insert(tx, &row, &[]) } else { Ok(()) })?;
+    home.write(
+        |tx| if table::volume(tx, &row.id)?.is_none() { table::insert(tx, &row, &volume.tags) } else { Ok(()) },
+    )?;
     Ok(true)
 }
 
