@@ -9,6 +9,7 @@ use crate::ids::AccountId;
 use super::Call;
 
 /// Who called, as a record says it.
+#[derive(Clone)]
 pub(super) struct Identity {
     pub(super) json: Value,
     pub(super) username: Option<String>,

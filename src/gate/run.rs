@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use crate::clock::Time;
 use crate::ids::{self, AccountId, Region};
 use crate::store::{self, StoreError, Transaction};
-use crate::trail::{self, EventType, Record, Resource};
+use crate::trail::{EventType, Prepared, Record, Resource};
 use crate::twin::{self, Protection};
 
-use super::identity::{foreign_identity, identity, invoked_by};
+use super::identity::{Identity, foreign_identity, identity, invoked_by};
 use super::settle::{finish_truncation, settle_in, truncation_due};
 use super::{Call, Operation, ServiceError, UNDETERMINED, faults};
 
@@ -222,9 +222,12 @@ fn end<T>(
         return Err(outcome.err().unwrap_or_else(|| StoreError::Undone.into()));
     }
     if !twin::is_off(Protection::Record) {
-        let records = records(call, operation, began, draft, outcome.as_ref().err());
-        let append = move |tx: &Transaction<'_>| {
-            tx.unremembered(|| records.iter().try_for_each(|record| trail::append(tx, record)))
+        let identity = tx.recall(&name_of_identity(call, began), || Ok::<_, StoreError>(identity(call, began)))?;
+        let records = records(call, operation, began, draft, identity, outcome.as_ref().err());
+        let prepare = || records.iter().map(|record| Prepared::of(tx, record)).collect::<Result<Vec<_>, _>>();
+        let prepared = tx.unremembered(prepare)?;
+        let append = |tx: &Transaction<'_>| {
+            tx.unremembered(|| prepared.into_iter().try_for_each(|record| record.append(tx)))
         };
         match place {
             Some(place) => {
@@ -235,6 +238,12 @@ fn end<T>(
         }
     }
     Ok((outcome, truncation_due(tx)?))
+}
+
+/// All that an identity follows from.
+fn name_of_identity(call: &Call<'_>, began: Time) -> String {
+    let via = if call.via.is_some() { call.source_ip.as_str() } else { "" };
+    format!("{} {} {via} {}", call.principal.arn(), call.region, began.to_seconds_string())
 }
 
 fn run_statement(tx: &Transaction<'_>, statement: &str) -> Result<(), StoreError> {
@@ -255,9 +264,9 @@ fn records(
     operation: &Operation,
     began: Time,
     draft: Draft,
+    identity: Identity,
     error: Option<&ServiceError>,
 ) -> Vec<Record> {
-    let identity = identity(call, began);
     let mut own = Record {
         event_id: ids::event_id(began.millis()),
         time: began,

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 pub use digest::{DigestError, Tail, make_digests, next_digest, tails};
 pub use files::{FOLDER, ask, deliver, next_delivery, put_off, put_off_why};
 pub use lookup::{Attribute, Event, EventResource, Page, Query, TokenError, look_up};
-pub use record::{EventType, Record, Resource, append, behind, newest};
+pub use record::{EventType, Prepared, Record, Resource, append, behind, newest};
 pub use signature::{PublicKey, SignatureError, SigningKey};
 pub use verify::{Chain, Damage, Report, VerifyError, verify, verify_home};
 

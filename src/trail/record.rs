@@ -166,19 +166,50 @@ impl Serialize for Record {
 
 /// Appends `record` to its trail, in the transaction of the operation that it tells of.
 pub fn append(tx: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
-    let trail = trail_number(tx, &record.recipient, &record.region)?;
-    let (time, text) =
-        (record.time.micros(), serde_json::to_string(record).map_err(|error| super::damaged(error.into()))?);
-    let facets =
-        facets::Value::all_of(record).iter().map(|value| Facet::of(tx, trail, value)).collect::<Result<Vec<_>, _>>()?;
-    tx.prepare_cached("INSERT INTO trail_records (trail, time, record, facets) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![trail, time, text, Facet::to_bytes(&facets)])?;
-    let seq = tx.last_insert_rowid();
-    Facet::whole(trail).index(tx, time, seq)?;
-    if ids::time_of_event_id(&record.event_id) != Some(time.div_euclid(1000)) {
-        Facet::of_event(trail, &record.event_id).index(tx, time, seq)?;
+    Prepared::of(tx, record)?.append(tx)
+}
+
+/// A record as the store will have it: all that is left to do is to add its rows.
+#[derive(Debug)]
+pub struct Prepared {
+    trail: i64,
+    time: i64,
+    text: String,
+    facets: Vec<Facet>,
+    /// Under which the event is found if its id does not tell its time.
+    event: Option<Facet>,
+}
+
+impl Prepared {
+    /// Prepares `record` in the transaction in which it will be appended.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn of(tx: &Transaction<'_>, record: &Record) -> Result<Self, StoreError> {
+        let trail = trail_number(tx, &record.recipient, &record.region)?;
+        let time = record.time.micros();
+        let text = serde_json::to_string(record).map_err(|error| super::damaged(error.into()))?;
+        let facets = facets::Value::all_of(record)
+            .iter()
+            .map(|value| Facet::of(tx, trail, value))
+            .collect::<Result<Vec<_>, _>>()?;
+        let is_told = ids::time_of_event_id(&record.event_id) == Some(time.div_euclid(1000));
+        let event = (!is_told).then(|| Facet::of_event(trail, &record.event_id));
+        Ok(Self { trail, time, text, facets, event })
     }
-    facets.iter().try_for_each(|facet| facet.index(tx, time, seq))
+
+    /// Appends it: its number is the next.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn append(self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+        let Self { trail, time, text, facets, event } = self;
+        tx.prepare_cached("INSERT INTO trail_records (trail, time, record, facets) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![trail, time, text, Facet::to_bytes(&facets)])?;
+        let seq = tx.last_insert_rowid();
+        Facet::whole(trail).index(tx, time, seq)?;
+        event.iter().chain(&facets).try_for_each(|facet| facet.index(tx, time, seq))
+    }
 }
 
 /// The place of the newest record of any trail; 0 if there is none.
