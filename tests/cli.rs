@@ -46,6 +46,7 @@ sessions! {
     sts
     trail
     trail_files
+    trail_report
     values
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::clock::Time;
 use crate::ids::{self, AccountId, Region};
 use crate::store::{self, StoreError, Transaction};
-use crate::trail::{EventType, Prepared, Record, Resource};
+use crate::trail::{self, EventType, Prepared, Record, Resource};
 use crate::twin::{self, Protection};
 
 use super::identity::{Identity, foreign_identity, identity, invoked_by};
@@ -222,7 +222,10 @@ fn end<T>(
         return Err(outcome.err().unwrap_or_else(|| StoreError::Undone.into()));
     }
     if !twin::is_off(Protection::Record) {
-        let identity = tx.recall(&name_of_identity(call, began), || Ok::<_, StoreError>(identity(call, began)))?;
+        let identity = match call.credential {
+            Some(_) => identity(call, began),
+            None => tx.recall(&name_of_identity(call, began), || Ok::<_, StoreError>(identity(call, began)))?,
+        };
         let records = records(call, operation, began, draft, identity, outcome.as_ref().err());
         let prepare = || records.iter().map(|record| Prepared::of(tx, record)).collect::<Result<Vec<_>, _>>();
         let prepared = tx.unremembered(prepare)?;
@@ -240,7 +243,7 @@ fn end<T>(
     Ok((outcome, truncation_due(tx)?))
 }
 
-/// All that an identity follows from.
+/// All that the identity of a call without a credential follows from.
 fn name_of_identity(call: &Call<'_>, began: Time) -> String {
     let via = if call.via.is_some() { call.source_ip.as_str() } else { "" };
     format!("{} {} {via} {}", call.principal.arn(), call.region, began.to_seconds_string())

@@ -8,6 +8,7 @@ mod facets;
 mod files;
 mod lookup;
 mod record;
+mod report;
 mod signature;
 mod tree;
 mod verify;
@@ -18,6 +19,10 @@ pub use digest::{DigestError, Tail, make_digests, next_digest, tails};
 pub use files::{FOLDER, ask, deliver, next_delivery, put_off, put_off_why};
 pub use lookup::{Attribute, Event, EventResource, Page, Query, TokenError, look_up};
 pub use record::{EventType, Prepared, Record, Resource, append, behind, newest};
+pub use report::{
+    Caller, ContextUse, FolderError, Hour, KeyReport, QuotaUse, RefusedUse, ReportError, ReportQuery, Told, of_folder,
+    of_home, timeline,
+};
 pub use signature::{PublicKey, SignatureError, SigningKey};
 pub use verify::{Chain, Damage, Report, VerifyError, verify, verify_home};
 

@@ -6,7 +6,7 @@
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::read::{GzDecoder, MultiGzDecoder};
 use flate2::write::GzEncoder;
 use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
@@ -99,6 +99,13 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut json = Vec::new();
     (&mut decoder).take(MAX_BYTES).read_to_end(&mut json).ok()?;
     (decoder.into_inner().is_empty() && json.len() as u64 != MAX_BYTES).then_some(json)
+}
+
+/// What is in a gzip file of any number of members, as other programs may make them.
+pub(super) fn unpack_members(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut json = Vec::new();
+    MultiGzDecoder::new(bytes).take(MAX_BYTES).read_to_end(&mut json).ok()?;
+    (json.len() as u64 != MAX_BYTES).then_some(json)
 }
 
 /// SHA-256 in hex.

@@ -14,6 +14,7 @@ mod faults;
 mod impact;
 mod init;
 mod made;
+mod report;
 mod serve;
 mod trail;
 mod volume;

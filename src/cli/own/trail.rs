@@ -40,6 +40,7 @@ pub(super) static GROUP: Group = Group {
             parameters: &[],
             run: tail,
         },
+        super::report::REPORT,
         Verb {
             name: "public-key",
             help: "Prints the key that verifies this home's digests (PEM)",
