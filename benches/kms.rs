@@ -10,7 +10,6 @@
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use blockseal::gate::{Call, ServiceError};
@@ -157,28 +156,27 @@ impl Bench {
         self.sql(&copies);
     }
 
-    /// Gives the key grants to one principal, each for the volume of another context.
+    /// Gives the key grants to one principal, each for the volume of another context: copies of the first, found by hashes
+    /// that are drawn as those of their contexts would be, and a last one as `CreateGrant` makes it.
     fn add_grants(&self) {
-        let next = AtomicI64::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..CALLERS {
-                scope.spawn(|| {
-                    let root = call(&self.home, format!("arn:aws:iam::{ACCOUNT}:root").parse().unwrap());
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= GRANTS {
-                            break;
-                        }
-                        let request = json!({
-                            "KeyId": self.key_id, "GranteePrincipal": format!("arn:aws:iam::{ACCOUNT}:role/Granted"),
-                            "Operations": ["Decrypt", "GenerateDataKey"],
-                            "Constraints": {"EncryptionContextSubset": {"aws:ebs:id": format!("vol-{number:017x}")}},
-                        });
-                        kms::create_grant(&root, serde_json::from_value(request).unwrap()).unwrap();
-                    }
-                });
-            }
-        });
+        let root = call(&self.home, format!("arn:aws:iam::{ACCOUNT}:root").parse().unwrap());
+        let grant = |number: i64| {
+            let request = json!({
+                "KeyId": self.key_id, "GranteePrincipal": format!("arn:aws:iam::{ACCOUNT}:role/Granted"),
+                "Operations": ["Decrypt", "GenerateDataKey"],
+                "Constraints": {"EncryptionContextSubset": {"aws:ebs:id": format!("vol-{number:017x}")}},
+            });
+            kms::create_grant(&root, serde_json::from_value(request).unwrap()).unwrap();
+        };
+        grant(0);
+        let columns = "key_id, name, grantee, retiring, issuer, operations, created, effective, holder";
+        self.sql(&[format!(
+            "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {GRANTS} - 2)
+             INSERT INTO kms_grants (grant_id, constraints, pin, {columns})
+             SELECT printf('%064x', i), replace(constraints, 'vol-00000000000000000', printf('vol-%017x', i)),
+                    random() | 1, {columns} FROM n, (SELECT * FROM kms_grants LIMIT 1)"
+        )]);
+        grant(GRANTS - 1);
     }
 
     /// The same calls by a principal that has nothing but grants, under the context of the one that was made last.
