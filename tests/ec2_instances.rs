@@ -317,3 +317,28 @@ fn regions_and_zones_are_shown_by_name_and_filter() {
         assert!(said.contains("(InvalidParameterValue)"), "{said}");
     }
 }
+
+#[test]
+fn a_launch_is_explained_without_being_done() {
+    let home = Home::new();
+    let key = key_of(&home);
+    let mapping = encrypted("/dev/sdf", &key);
+    let explain = |principal: &str, code: i32| {
+        let line =
+            format!("--principal {principal} explain ec2 run-instances {IMAGE} --block-device-mappings {mapping}");
+        let output = home.run(line.split(' '));
+        assert_eq!(output.status.code(), Some(code), "{}", both(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let allowed = explain("arn:aws:iam::123456789012:root", 0);
+    let asked: Vec<_> = allowed["calls"].as_array().unwrap().iter().map(|call| call["operation"].clone()).collect();
+    assert_eq!(asked, ["RunInstances", "GenerateDataKeyWithoutPlaintext", "CreateGrant", "Decrypt"]);
+    let role = "arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling";
+    let refused = explain(role, 1);
+    let seen = refused["caller_sees"]["says"].as_str().unwrap();
+    assert!(seen.contains("StateReason Client.InvalidKMSKey.InvalidState"), "{seen}");
+    assert_eq!(refused["decided_by"], "identity policy");
+    assert_eq!(home.json("ec2 describe-instances")["Reservations"], json!([]));
+    assert_eq!((volumes(&home), home.processes()), (vec![], vec![]));
+    assert!(records(&home, "RunInstances").is_empty() && records(&home, "CreateGrant").is_empty());
+}

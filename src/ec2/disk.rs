@@ -24,7 +24,8 @@ pub(super) fn expected(row: &VolumeRow) -> Expected {
 /// Makes the file of an encrypted volume, or a raw one for a row without encryption; sparse, whole or not there.
 pub(super) fn create(home: &Home, row: &VolumeRow, key: Option<(WrappedKey, KeyDigest)>) -> Result<(), ServiceError> {
     if home.is_scratch() {
-        return Ok(());
+        // Whoever attaches it next, as a launch does at once, looks for its key there.
+        return key.map_or(Ok(()), |(wrapped, _)| remember_wrapped_key(home, &row.id, &wrapped));
     }
     let encryption = match (&row.encryption, key) {
         (Some(encryption), Some((wrapped_key, digest))) => {
