@@ -25,6 +25,7 @@ const TAGS: Parameter =
     Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "What policies see as aws:PrincipalTag");
 const TAG_KEYS: Parameter = Parameter::strings("TagKeys", "The tags to take away");
 
+const POLICY_ARN: Parameter = Parameter::string("PolicyArn", "ARN of the managed policy").required().at_least(20);
 const OWN_USER: Parameter = Parameter::string("UserName", "Name of the user; the caller if it is left out").at_least(1);
 const ACCESS_KEY: Parameter = Parameter::string("AccessKeyId", "Id of the access key").required().at_least(16);
 const TRUST: &str = "Who may assume it, as JSON, or file://FILE";
@@ -180,4 +181,90 @@ const OPERATIONS: &[Operation] = &[
         "Says anew who may assume a role"
     )
     .takes(&[ROLE, Parameter::string("PolicyDocument", TRUST).required().at_least(1)]),
+    operation!(
+        "AttachRolePolicy",
+        MALFORMED,
+        iam::AttachRolePolicyRequest,
+        iam::attach_role_policy,
+        "Gives a role a managed policy"
+    )
+    .takes(&[ROLE, POLICY_ARN]),
+    operation!(
+        "AttachUserPolicy",
+        MALFORMED,
+        iam::AttachUserPolicyRequest,
+        iam::attach_user_policy,
+        "Gives a user a managed policy"
+    )
+    .takes(&[USER, POLICY_ARN]),
+    operation!("CreatePolicy", MALFORMED, iam::CreatePolicyRequest, iam::create_policy, "Makes a managed policy")
+        .takes(&[POLICY, PATH, DOCUMENT, Parameter::string("Description", "What the policy is for")]),
+    operation!(
+        "DeletePolicy",
+        MALFORMED,
+        iam::DeletePolicyRequest,
+        iam::delete_policy,
+        "Removes a managed policy that nothing has"
+    )
+    .takes(&[POLICY_ARN]),
+    operation!(
+        "DetachRolePolicy",
+        MALFORMED,
+        iam::DetachRolePolicyRequest,
+        iam::detach_role_policy,
+        "Takes a managed policy from a role"
+    )
+    .takes(&[ROLE, POLICY_ARN]),
+    operation!(
+        "DetachUserPolicy",
+        MALFORMED,
+        iam::DetachUserPolicyRequest,
+        iam::detach_user_policy,
+        "Takes a managed policy from a user"
+    )
+    .takes(&[USER, POLICY_ARN]),
+    operation!(
+        "GetPolicy",
+        MALFORMED,
+        iam::GetPolicyRequest,
+        iam::get_policy,
+        "Shows a managed policy without its document"
+    )
+    .takes(&[POLICY_ARN]),
+    operation!(
+        "GetPolicyVersion",
+        MALFORMED,
+        iam::GetPolicyVersionRequest,
+        iam::get_policy_version,
+        "Shows the document of a managed policy"
+    )
+    .takes(&[POLICY_ARN, Parameter::string("VersionId", "v1, the only one there is").required()]),
+    operation!(
+        "ListAttachedRolePolicies",
+        MALFORMED,
+        iam::ListAttachedRolePoliciesRequest,
+        iam::list_attached_role_policies,
+        "Lists the managed policies of a role"
+    )
+    .takes(&[ROLE]),
+    operation!(
+        "ListAttachedUserPolicies",
+        MALFORMED,
+        iam::ListAttachedUserPoliciesRequest,
+        iam::list_attached_user_policies,
+        "Lists the managed policies of a user"
+    )
+    .takes(&[USER]),
+    operation!(
+        "ListPolicies",
+        MALFORMED,
+        iam::ListPoliciesRequest,
+        iam::list_policies,
+        "Lists managed policies, AWS's as far as they are known here"
+    )
+    .takes(&[
+        Parameter::choice("Scope", &["All", "AWS", "Local"], "Whose; All unless given"),
+        Parameter::boolean("OnlyAttached", "Only those that are attached to something"),
+        PREFIX,
+    ]),
 ];

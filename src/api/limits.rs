@@ -147,6 +147,13 @@ const IAM: &[Row] = &[
     all(&["UserName"], Limits::size(1, 128).of(WORD, words)),
     all(&["RoleName"], Limits::size(1, 64).of(WORD, words)),
     all(&["PolicyName"], Limits::size(1, 128).of(WORD, words)),
+    all(&["PolicyArn"], Limits::size(20, 2048)),
+    all(
+        &["VersionId"],
+        Limits::size(0, i64::MAX).of("v[1-9][0-9]*(\\.[A-Za-z0-9-]*)?", |text| {
+            text.strip_prefix('v').is_some_and(|rest| rest.starts_with(|digit: char| matches!(digit, '1'..='9')))
+        }),
+    ),
     all(&["PolicyDocument", "AssumeRolePolicyDocument"], DOCUMENT),
     all(&["Path", "PathPrefix"], Limits::size(1, 512)),
     all(&["Description"], Limits::size(0, 1000)),

@@ -115,7 +115,7 @@ pub fn run<T>(
         let Some((request, body)) = waiting.take() else { return Ok(None) };
         let began = store::clock(tx)?.now();
         let draft = Draft { request, ..Draft::default() };
-        let admitted = room_for(call, operation);
+        let admitted = room_for(call, operation).and_then(|()| call.check());
         let body = admitted.map(|()| |step: &mut Step<'_>| body(step));
         let ended = end(call, operation, tx, began, draft, body, &mut Vec::new());
         Ok::<_, ServiceError>(Some(ended?))

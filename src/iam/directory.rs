@@ -19,6 +19,36 @@ use super::policy::{Policy, PolicyKind};
 use super::principal::Principal;
 use super::requester::{Identity, NamedPolicy, Requester};
 
+/// Managed policies of AWS that can be attached: name, ARN, document (AWS managed policy reference). There are some thousand
+/// more; of those that are here the ones with several statements are cut down to what operations that are here can ask for.
+pub const AWS_POLICIES: &[(&str, &str, &str)] = &[
+    (
+        "AdministratorAccess",
+        "arn:aws:iam::aws:policy/AdministratorAccess",
+        r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}"#,
+    ),
+    (
+        "PowerUserAccess",
+        "arn:aws:iam::aws:policy/PowerUserAccess",
+        r#"{"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "NotAction": ["iam:*", "organizations:*", "account:*"], "Resource": "*"},
+            {"Effect": "Allow", "Resource": "*", "Action": ["iam:CreateServiceLinkedRole", "iam:DeleteServiceLinkedRole",
+                "iam:ListRoles", "organizations:DescribeOrganization", "account:ListRegions", "account:GetAccountInformation"]}]}"#,
+    ),
+    (
+        "AmazonEC2FullAccess",
+        "arn:aws:iam::aws:policy/AmazonEC2FullAccess",
+        r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}]}"#,
+    ),
+    (
+        "AWSKeyManagementServicePowerUser",
+        "arn:aws:iam::aws:policy/AWSKeyManagementServicePowerUser",
+        r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": [
+            "kms:CreateAlias", "kms:CreateKey", "kms:DeleteAlias", "kms:Describe*", "kms:GenerateRandom", "kms:Get*",
+            "kms:List*", "kms:TagResource", "kms:UntagResource", "iam:ListGroups", "iam:ListRoles", "iam:ListUsers"]}]}"#,
+    ),
+];
+
 /// A user or a role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntityKind {
@@ -240,11 +270,26 @@ fn recorded(tx: &Transaction<'_>, principal: &Principal) -> Result<Requester, St
     Ok(requester)
 }
 
+/// The managed policies that are attached to a recorded user or role: ARN and document, in the order of their ARNs.
+pub fn attached(tx: &Transaction<'_>, entity: &Entity) -> Result<Vec<(String, String)>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT policy, document FROM iam_attached LEFT JOIN iam_managed_policies ON arn = policy
+         WHERE entity = ?1 ORDER BY policy",
+    )?;
+    let found = statement.query_map([entity.row], |row| {
+        let (arn, document): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+        let of_aws = || AWS_POLICIES.iter().find(|(_, known, _)| *known == arn).map(|(.., document)| *document);
+        let document = document.or_else(|| of_aws().map(str::to_owned)).unwrap_or_default();
+        Ok((arn, document))
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
 fn policies(tx: &Transaction<'_>, entity: &Entity) -> Result<Identity, StoreError> {
     let mut statement = tx.prepare_cached("SELECT name, document FROM iam_policies WHERE entity = ?1 ORDER BY name")?;
     let stored = statement.query_map([entity.row], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     let mut found = Vec::new();
-    for policy in stored {
+    for policy in stored.chain(attached(tx, entity)?.into_iter().map(Ok)) {
         let (name, document) = policy?;
         let kind = if name.starts_with("arn:") { "managed" } else { "inline" };
         let name = format!("{kind} policy {name} of {} {}", entity.kind.name(), entity.name);

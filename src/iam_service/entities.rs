@@ -372,7 +372,7 @@ pub(super) fn recorded(entity: &Entity, now: Time) -> Value {
 }
 
 /// A path is `/`, or begins and ends with a slash; up to 512 printable characters.
-fn check_path(path: &str) -> Result<(), ServiceError> {
+pub(super) fn check_path(path: &str) -> Result<(), ServiceError> {
     let fits = path == "/" || path.len() > 2 && path.starts_with('/') && path.ends_with('/');
     if fits && path.len() <= 512 && path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
@@ -451,6 +451,9 @@ fn delete(call: &Call<'_>, operation: &Operation, kind: EntityKind, name: &str) 
         linked_roles::check_unprotected(entity)?;
         if step.tx.prepare_cached("SELECT 1 FROM iam_access_keys WHERE entity = ?1")?.exists([entity.row])? {
             return Err(refused("DeleteConflict", 409, "Cannot delete entity, must delete access keys first."));
+        }
+        if step.tx.prepare_cached("SELECT 1 FROM iam_attached WHERE entity = ?1")?.exists([entity.row])? {
+            return Err(refused("DeleteConflict", 409, "Cannot delete entity, must detach all policies first."));
         }
         if step.tx.prepare_cached("SELECT 1 FROM iam_policies WHERE entity = ?1")?.exists([entity.row])? {
             return Err(refused("DeleteConflict", 409, "Cannot delete entity, must delete policies first."));

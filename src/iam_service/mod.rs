@@ -1,6 +1,6 @@
 //! IAM: users and roles, their inline policies, tags and credentials (IAM API reference), and STS, which makes more of these.
 //!
-//! As much of IAM as decides what a call may do: there are no groups and no managed policies. A principal
+//! As much of IAM as decides what a call may do: there are no groups, and policies have one version. A principal
 //! that was never made here is an administrator of its account; one that was made has what its policies say
 //! (`docs/iam.md`). IAM is global: its records are in us-east-1, whatever the Region of the call.
 
@@ -9,6 +9,7 @@ pub mod credentials;
 mod entities;
 pub mod given;
 mod linked_roles;
+mod managed;
 mod policies;
 pub mod sts;
 mod tags;
@@ -28,6 +29,15 @@ pub use entities::{
 pub use linked_roles::{
     CreateServiceLinkedRoleRequest, DeleteServiceLinkedRoleRequest, DeleteServiceLinkedRoleResponse,
     create_service_linked_role, delete_service_linked_role,
+};
+pub use managed::{
+    AttachRolePolicyRequest, AttachUserPolicyRequest, AttachedPolicy, CreatePolicyRequest, DeletePolicyRequest,
+    DetachRolePolicyRequest, DetachUserPolicyRequest, GetPolicyRequest, GetPolicyVersionRequest,
+    GetPolicyVersionResponse, ListAttachedPoliciesResponse, ListAttachedRolePoliciesRequest,
+    ListAttachedUserPoliciesRequest, ListManagedPoliciesResponse, ListPoliciesRequest, ManagedPolicy, PolicyResponse,
+    PolicyVersion, attach_role_policy, attach_user_policy, create_policy, delete_policy, detach_role_policy,
+    detach_user_policy, get_policy, get_policy_version, list_attached_role_policies, list_attached_user_policies,
+    list_policies,
 };
 pub use policies::{
     DeleteRolePolicyRequest, DeleteUserPolicyRequest, GetRolePolicyRequest, GetRolePolicyResponse,

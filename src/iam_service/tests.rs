@@ -196,6 +196,89 @@ fn iams_records_are_in_its_own_region() {
     assert_eq!(record["requestParameters"], json!({"userName": "alice", "path": "/ops/"}));
 }
 
+#[test]
+fn a_managed_policy_allows_what_it_is_attached_to() {
+    let (_base, home) = temporary();
+    make_alice(&home);
+    let (call, alice) = (root(&home), by(&home, ALICE));
+    let key = new_key(&call);
+    let create = json!({"PolicyName": "Use", "Path": "/team/", "PolicyDocument": policy("kms:Describe*", &json!({})),
+        "Description": "uses keys"});
+    let made = ask(&call, create_policy, create.clone()).unwrap()["Policy"].clone();
+    assert_eq!(
+        (&made["Arn"], &made["DefaultVersionId"]),
+        (&json!("arn:aws:iam::123456789012:policy/team/Use"), &json!("v1"))
+    );
+    let on = json!({"UserName": "alice", "PolicyArn": made["Arn"]});
+    assert_eq!(code(describe(&alice, &key)), "AccessDeniedException");
+    ask(&call, attach_user_policy, on.clone()).unwrap();
+    describe(&alice, &key).unwrap();
+    let listed = ask(&call, list_attached_user_policies, json!({"UserName": "alice"})).unwrap();
+    assert_eq!(listed["AttachedPolicies"], json!([{"PolicyName": "Use", "PolicyArn": made["Arn"]}]));
+    let arn = json!({"PolicyArn": made["Arn"]});
+    assert_eq!(ask(&call, get_policy, arn.clone()).unwrap()["Policy"]["AttachmentCount"], 1);
+    let version = ask(&call, get_policy_version, json!({"PolicyArn": made["Arn"], "VersionId": "v1"})).unwrap();
+    assert_eq!(version["PolicyVersion"]["Document"]["Statement"][0]["Action"], "kms:Describe*");
+    for (wanted, outcome) in [
+        ("EntityAlreadyExists", ask(&call, create_policy, create)),
+        ("DeleteConflict", ask(&call, delete_policy, arn.clone())),
+        ("DeleteConflict", ask(&call, delete_user, json!({"UserName": "alice"}))),
+        ("MalformedPolicyDocument", ask(&call, create_policy, json!({"PolicyName": "x", "PolicyDocument": "{}"}))),
+        ("NoSuchEntity", ask(&call, get_policy_version, json!({"PolicyArn": made["Arn"], "VersionId": "v2"}))),
+        (
+            "NoSuchEntity",
+            ask(
+                &call,
+                attach_user_policy,
+                json!({"UserName": "alice", "PolicyArn": "arn:aws:iam::210987654321:policy/x"}),
+            ),
+        ),
+        (
+            "AccessDenied",
+            ask(&call, delete_policy, json!({"PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess"})),
+        ),
+        (
+            "AccessDenied",
+            ask(
+                &alice,
+                attach_user_policy,
+                json!({"UserName": "alice", "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess"}),
+            ),
+        ),
+    ] {
+        assert_eq!(code(outcome), wanted);
+    }
+    ask(&call, detach_user_policy, on.clone()).unwrap();
+    assert_eq!(code(describe(&alice, &key)), "AccessDeniedException");
+    assert_eq!(code(ask(&call, detach_user_policy, on)), "NoSuchEntity");
+    ask(&call, delete_policy, arn.clone()).unwrap();
+    assert_eq!(code(ask(&call, get_policy, arn)), "NoSuchEntity");
+    // One of AWS's, on a role.
+    let role =
+        json!({"RoleName": "App", "AssumeRolePolicyDocument": trust(&json!({"AWS": "123456789012"}), &json!({}))});
+    ask(&call, create_role, role).unwrap();
+    let power = "arn:aws:iam::aws:policy/PowerUserAccess";
+    ask(&call, attach_role_policy, json!({"RoleName": "App", "PolicyArn": power})).unwrap();
+    let session = by(&home, SESSION);
+    describe(&session, &key).unwrap();
+    assert_eq!(code(ask(&session, create_user, json!({"UserName": "x"}))), "AccessDenied");
+    let names = |request: Value| {
+        let listed = ask(&call, list_policies, request).unwrap()["Policies"].clone();
+        listed.as_array().unwrap().iter().map(|one| text_of(&one["PolicyName"])).collect::<Vec<_>>()
+    };
+    assert_eq!(names(json!({"OnlyAttached": true})), ["PowerUserAccess"]);
+    assert!(
+        names(json!({"Scope": "Local"})).is_empty() && names(json!({})).contains(&"AdministratorAccess".to_owned())
+    );
+    for (_, _, document) in directory::AWS_POLICIES {
+        assert!(crate::iam::Policy::parse(document, crate::iam::PolicyKind::Identity).is_ok());
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
 /// A trust policy for `principal`, with more in its statement.
 fn trust(principal: &Value, more: &Value) -> String {
     let mut statement = json!({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"});

@@ -304,6 +304,25 @@ CREATE TABLE iam_policies (
     PRIMARY KEY (entity, name)
 ) STRICT, WITHOUT ROWID;
 
+-- Managed policies of accounts. AWS's own are not here (`iam::directory`).
+CREATE TABLE iam_managed_policies (
+    arn         TEXT PRIMARY KEY,
+    account     TEXT NOT NULL,
+    name        TEXT NOT NULL COLLATE NOCASE,
+    path        TEXT NOT NULL,
+    description TEXT,
+    document    TEXT NOT NULL,
+    created     INTEGER NOT NULL,
+    UNIQUE (account, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE iam_attached (
+    entity INTEGER NOT NULL REFERENCES iam_entities ON DELETE CASCADE,
+    policy TEXT NOT NULL,            -- the ARN of a managed policy
+    PRIMARY KEY (entity, policy)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX iam_attached_by_policy ON iam_attached (policy);
+
 CREATE TABLE iam_tags (
     entity INTEGER NOT NULL REFERENCES iam_entities ON DELETE CASCADE,
     name   TEXT NOT NULL COLLATE NOCASE,
