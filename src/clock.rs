@@ -9,15 +9,29 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// The machine's clock, moved forward by a fixed offset.
+///
+/// It may stand still, for tests that compare times: then it moves only when it is moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     offset: SignedDuration,
+    stands_at: Option<Time>,
 }
 
 impl Clock {
     /// A clock that runs `offset` ahead of the machine's.
     pub const fn ahead_by(offset: SignedDuration) -> Self {
-        Self { offset }
+        Self { offset, stands_at: None }
+    }
+
+    /// The same clock, standing still at `time`.
+    #[must_use]
+    pub const fn standing_at(self, time: Option<Time>) -> Self {
+        Self { stands_at: time, ..self }
+    }
+
+    /// Where it stands still, if it does.
+    pub const fn stands_at(self) -> Option<Time> {
+        self.stands_at
     }
 
     /// How far it runs ahead of the machine's clock.
@@ -27,6 +41,9 @@ impl Clock {
 
     /// The time it shows now, in whole microseconds. Saturates at the end of the year 9999.
     pub fn now(self) -> Time {
+        if let Some(time) = self.stands_at {
+            return time;
+        }
         let now = Timestamp::now().saturating_add(self.offset).unwrap_or(Timestamp::MAX);
         Time(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now))
     }

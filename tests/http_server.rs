@@ -149,6 +149,22 @@ fn a_reset_empties_the_home_where_it_was_asked_for() {
 }
 
 #[test]
+fn a_frozen_clock_stands_until_it_is_moved_or_the_server_ends() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--frozen-clock"]);
+    let made = |server: &Server| server.kms("CreateKey", &json!({}))["KeyMetadata"]["CreationDate"].as_f64().unwrap();
+    let first = made(&server);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!((made(&server) - first).abs() < 1e-9);
+    home.text("clock advance 1h");
+    assert!((made(&server) - first - 3600.0).abs() < 1e-6);
+    assert!(server.end().success());
+    let time = || home.json("clock show")["Time"].clone();
+    let then = time();
+    assert_ne!(then, time());
+}
+
+#[test]
 fn servers_and_commands_share_a_home() {
     let home = Home::new();
     let (one, two) = (Server::start(&home, &[]), Server::start(&home, &[]));

@@ -57,6 +57,7 @@ impl FromStr for Listen {
 
 /// How the server runs.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Options {
     /// Where it listens.
     pub listen: Listen,
@@ -70,6 +71,8 @@ pub struct Options {
     pub is_ephemeral: bool,
     /// Whether `POST /_blockseal/reset` may empty the home.
     pub may_reset: bool,
+    /// Whether the home's clock stands still while the server runs.
+    pub freezes_clock: bool,
     /// Whether every request is logged.
     pub log_requests: bool,
 }

@@ -88,6 +88,8 @@ pub fn serve(
     }
     log::log_requests(options.log_requests);
     let home = open()?;
+    // A server that was killed may have left it standing.
+    home.freeze_clock(options.freezes_clock)?;
     let server = Arc::new(Server {
         home: RwLock::new(Some(home)),
         open: Box::new(open),
@@ -107,9 +109,11 @@ pub fn serve(
     let ended = runtime.block_on(run(server.clone(), ready)).map_err(ServiceError::machine);
     // Waits for the operations whose clients have left.
     drop(runtime);
-    if server.options.is_ephemeral {
-        let home = server.home.read().unwrap_or_else(PoisonError::into_inner);
-        home.as_ref().map_or(Ok(()), ec2::end_all_exporters)?;
+    if let Some(home) = server.home.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        home.freeze_clock(false)?;
+        if server.options.is_ephemeral {
+            ec2::end_all_exporters(home)?;
+        }
     }
     ended
 }
@@ -290,7 +294,9 @@ pub(super) fn empty(server: &Server) -> Result<(), ServiceError> {
         remove_contents(&path).map_err(ServiceError::machine)?;
     }
     server.known.forget();
-    *slot = Some((server.open)()?);
+    let home = (server.open)()?;
+    home.freeze_clock(server.options.freezes_clock)?;
+    *slot = Some(home);
     Ok(())
 }
 

@@ -287,9 +287,29 @@ impl Home {
     /// Moves the home's clock forward for every process that uses the home.
     pub fn advance_clock(&self, by: SignedDuration) -> Result<Clock, StoreError> {
         self.write(|tx| {
-            let moved = Clock::ahead_by(clock(tx)?.offset().saturating_add(by));
+            let clock = clock(tx)?;
+            let stands_at = clock.stands_at().map(|time| time.after(by));
+            let moved = Clock::ahead_by(clock.offset().saturating_add(by)).standing_at(stands_at);
             set_setting(tx, CLOCK_OFFSET, &moved.offset().as_secs().to_string())?;
+            if let Some(time) = stands_at {
+                set_setting(tx, CLOCK_STANDS, &time.micros().to_string())?;
+            }
             Ok(moved)
+        })
+    }
+
+    /// Lets the home's clock stand still from now on, for every process that uses the home, or go on again. It goes on where
+    /// it would have been had it never stood: not behind the time at which it stood.
+    pub fn freeze_clock(&self, stands: bool) -> Result<Clock, StoreError> {
+        self.write(|tx| {
+            let clock = clock(tx)?;
+            if stands {
+                let time = clock.now();
+                set_setting(tx, CLOCK_STANDS, &time.micros().to_string())?;
+                return Ok(clock.standing_at(Some(time)));
+            }
+            tx.execute("DELETE FROM settings WHERE name = ?1", [CLOCK_STANDS])?;
+            Ok(clock.standing_at(None))
         })
     }
 }
@@ -299,12 +319,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const TRUNCATE_TIMEOUT: Duration = Duration::from_millis(500);
 
 const CLOCK_OFFSET: &str = "clock_offset_seconds";
+const CLOCK_STANDS: &str = "clock_stands_at_micros";
 
 /// The clock as the state of `tx` has it.
 pub fn clock(tx: &Transaction<'_>) -> Result<Clock, StoreError> {
     tx.recall("", || {
         let seconds = setting(tx, CLOCK_OFFSET)?.and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok(Clock::ahead_by(SignedDuration::from_secs(seconds)))
+        let stands_at = setting(tx, CLOCK_STANDS)?.and_then(|text| Time::from_micros(text.parse().ok()?));
+        Ok(Clock::ahead_by(SignedDuration::from_secs(seconds)).standing_at(stands_at))
     })
 }
 
@@ -330,6 +352,20 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let home = Home::open(&base.path().join("home")).unwrap();
         (base, home)
+    }
+
+    #[test]
+    fn a_clock_that_stands_moves_only_when_it_is_moved() {
+        let (_base, home) = temporary();
+        let stood = home.freeze_clock(true).unwrap().now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(home.now().unwrap(), stood);
+        assert_eq!(home.freeze_clock(true).unwrap().now(), stood);
+        let hour = SignedDuration::from_hours(1);
+        home.advance_clock(hour).unwrap();
+        assert_eq!(home.now().unwrap(), stood.after(hour));
+        home.freeze_clock(false).unwrap();
+        assert!(home.now().unwrap() > stood.after(hour));
     }
 
     #[test]

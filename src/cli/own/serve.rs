@@ -27,6 +27,7 @@ pub(super) static SERVE: Verb = Verb {
         Parameter::strings("Host", "Names beside localhost by which clients may call this server.").ours(),
         Parameter::boolean("Ephemeral", "Serve a temporary home that is gone at exit.").ours(),
         Parameter::boolean("EnableReset", "Let POST /_blockseal/reset empty the home.").ours(),
+        Parameter::boolean("FrozenClock", "Let the home's clock stand still until `clock advance` moves it.").ours(),
         Parameter::boolean("Quiet", "Log what is out of order and not every request.").ours(),
     ],
     run,
@@ -41,6 +42,7 @@ struct Given {
     host: Vec<String>,
     ephemeral: Option<bool>,
     enable_reset: Option<bool>,
+    frozen_clock: Option<bool>,
     quiet: Option<bool>,
 }
 
@@ -61,6 +63,7 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
         hosts: given.host,
         is_ephemeral: given.ephemeral == Some(true),
         may_reset: given.enable_reset == Some(true),
+        freezes_clock: given.frozen_clock == Some(true),
         log_requests: given.quiet != Some(true),
     };
     let temporary = if options.is_ephemeral { Some(Temporary::make()?) } else { None };
