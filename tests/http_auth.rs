@@ -124,6 +124,11 @@ fn what_was_not_signed_so_is_not_taken() {
     assert_eq!(code(&path), refused);
     let hash = call().header("X-Amz-Content-Sha256", &"0".repeat(64)).sign("kms", &alice);
     assert_eq!(code(&hash), refused, "a digest that is not the body's");
+    let streamed = call().header("X-Amz-Content-Sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD").sign("kms", &alice);
+    assert_eq!(code(&streamed), refused, "a body that is signed in chunks");
+    let mut unsigned = call().header("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD").sign("kms", &alice);
+    unsigned.body = b"{  }".to_vec();
+    assert_eq!(code(&unsigned), "AccessDeniedException", "the signer left the body out");
     let now = Timestamp::now();
     for (minutes, good) in [(-4, true), (-6, false), (4, true), (6, false)] {
         let time = now.saturating_add(SignedDuration::from_mins(minutes)).unwrap();

@@ -110,6 +110,30 @@ fn too_much_and_too_little_are_refused_and_the_next_client_is_served() {
     assert_eq!(server.end().code(), Some(0));
 }
 
+/// Half a head and half a body take a connection each for twenty seconds, and not longer.
+#[test]
+fn half_a_request_is_not_waited_for_for_ever() {
+    let home = Home::new();
+    let server = Server::start(&home, &[]);
+    let half = |bytes: &[u8]| {
+        let mut stream = server.connect();
+        stream.write_all(bytes).unwrap();
+        let began = Instant::now();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
+        Answer::parse(&answer).map(|answer| answer.status)
+    };
+    let body =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: TrentService.ListKeys\r\nContent-Length: 9\r\n\r\n{}";
+    std::thread::scope(|scope| {
+        let head = scope.spawn(|| half(b"POST / HTTP/1.1\r\nHost: localhost\r\n"));
+        let body = scope.spawn(|| half(body.as_bytes()));
+        assert!(matches!(head.join().unwrap(), None | Some(408)));
+        assert_eq!(body.join().unwrap(), Some(408));
+    });
+}
+
 #[test]
 fn an_ephemeral_home_is_gone_with_the_server() {
     let home = Home::new();

@@ -176,7 +176,11 @@ impl Request {
         for (name, value) in &headers {
             let _ = writeln!(canonical, "{name}:{value}");
         }
-        let _ = write!(canonical, "\n{names}\n{}", hex::encode(Sha256::digest(&self.body)));
+        // What the header says of the body is what is signed, true or not.
+        let said =
+            headers.iter().find(|(name, _)| name == "x-amz-content-sha256").map(|(_, value)| (*value).to_owned());
+        let hash = said.unwrap_or_else(|| hex::encode(Sha256::digest(&self.body)));
+        let _ = write!(canonical, "\n{names}\n{hash}");
         let (scope, signature) = signature(service, key, &date, &canonical);
         let authorization =
             format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", key.id);
