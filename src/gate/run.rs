@@ -229,9 +229,8 @@ fn end<T>(
         let records = records(call, operation, began, draft, identity, outcome.as_ref().err());
         let prepare = || records.iter().map(|record| Prepared::of(tx, record)).collect::<Result<Vec<_>, _>>();
         let prepared = tx.unremembered(prepare)?;
-        let append = |tx: &Transaction<'_>| {
-            tx.unremembered(|| prepared.into_iter().try_for_each(|record| record.append(tx)))
-        };
+        let append =
+            |tx: &Transaction<'_>| tx.unremembered(|| prepared.into_iter().try_for_each(|record| record.append(tx)));
         match place {
             Some(place) => {
                 append(tx)?;
