@@ -32,14 +32,14 @@ pub mod cloudtrail;
 pub mod ec2;
 pub mod iam_service;
 
-// Floor 6
-pub mod api;
-
 // Floor 7
-pub mod http;
+pub mod api;
 
 // Floor 8
 pub mod explain;
 
 // Floor 9
+pub mod http;
+
+// Floor 10
 pub mod cli;

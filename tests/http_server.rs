@@ -153,6 +153,25 @@ fn an_ephemeral_home_is_gone_with_the_server() {
 }
 
 #[test]
+fn a_server_fills_its_home_from_a_file_and_again_after_a_reset() {
+    let home = Home::new();
+    let file = home.scratch().join("init.json");
+    let id = "1234abcd-12ab-34cd-56ef-1234567890ab";
+    std::fs::write(&file, json!({"Keys": [{"KeyId": id, "Aliases": ["alias/app"]}]}).to_string()).unwrap();
+    let server = Server::start(&home, &["--ephemeral", "--enable-reset", "--init", file.to_str().unwrap()]);
+    let found =
+        |server: &Server| server.kms("DescribeKey", &json!({"KeyId": "alias/app"}))["KeyMetadata"]["KeyId"].clone();
+    assert_eq!(found(&server), id);
+    server.kms("CreateKey", &json!({}));
+    assert_eq!(server.send(&server.request("POST", "/_blockseal/reset", "")).status, 200);
+    assert_eq!(found(&server), id);
+    assert_eq!(server.kms("ListKeys", &json!({}))["Keys"].as_array().unwrap().len(), 1);
+    std::fs::write(&file, "{\"Surely\": 1}").unwrap();
+    let said = home.refused(254, &["serve", "--listen", "127.0.0.1:0", "--init", file.to_str().unwrap()]);
+    assert!(said.contains("calling the init operation"), "{said}");
+}
+
+#[test]
 fn a_reset_empties_the_home_where_it_was_asked_for() {
     let home = Home::new();
     let count = |server: &Server| server.kms("ListKeys", &json!({}))["Keys"].as_array().unwrap().len();

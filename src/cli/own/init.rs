@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,8 +30,15 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
     }
     let Given { file } = arguments(given)?;
     let path = file.ok_or_else(|| CliError::grammar("the following arguments are required: FILE"))?;
-    let wrong = |what: String| CliError::parameter("FILE", format!("{}: {what}", path.display()));
-    let source = File::open(&path).map_err(|error| wrong(error.to_string()))?;
+    let text = read(&path, "FILE")?;
+    let report = init::load(&session.call()?, &text).map_err(|error| CliError::service("init", error))?;
+    Ok(Outcome::value(serde_json::to_value(report).map_err(CliError::machine)?))
+}
+
+/// The text of such a file, which `option` named.
+pub(super) fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, CliError> {
+    let wrong = |what: String| CliError::parameter(option, format!("{}: {what}", path.display()));
+    let source = File::open(path).map_err(|error| wrong(error.to_string()))?;
     // It may hold key material and secret access keys: room for all of it is there before the first byte is read.
     let length = source.metadata().map_err(|error| wrong(error.to_string()))?.len();
     let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(length.min(MOST_BYTES)).unwrap_or(0) + 1));
@@ -39,6 +46,5 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
     if text.len() as u64 > MOST_BYTES {
         return Err(wrong(format!("it has more than {MOST_BYTES} bytes")));
     }
-    let report = init::load(&session.call()?, &text).map_err(|error| CliError::service("init", error))?;
-    Ok(Outcome::value(serde_json::to_value(report).map_err(CliError::machine)?))
+    Ok(text)
 }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Outcome, Verb, arguments};
+use super::{Outcome, Verb, arguments, init};
 use crate::api::Parameter;
 use crate::cli::session::default_account;
 use crate::cli::{CliError, Session};
-use crate::gate::ServiceError;
+use crate::gate::{Call, ServiceError};
 use crate::http::{self, Auth, Listen, Options, ServeError};
+use crate::iam::Principal;
 
 pub(super) static SERVE: Verb = Verb {
     name: "serve",
@@ -26,6 +27,11 @@ pub(super) static SERVE: Verb = Verb {
         .ours(),
         Parameter::strings("Host", "Names beside localhost by which clients may call this server.").ours(),
         Parameter::boolean("Ephemeral", "Serve a temporary home that is gone at exit.").ours(),
+        Parameter::string(
+            "Init",
+            "A file that the home is filled from before anything is served, as docs/init.md has it.",
+        )
+        .ours(),
         Parameter::boolean("EnableReset", "Let POST /_blockseal/reset empty the home.").ours(),
         Parameter::boolean("FrozenClock", "Let the home's clock stand still until `clock advance` moves it.").ours(),
         Parameter::boolean("Quiet", "Log what is out of order and not every request.").ours(),
@@ -41,6 +47,7 @@ struct Given {
     #[serde(default)]
     host: Vec<String>,
     ephemeral: Option<bool>,
+    init: Option<PathBuf>,
     enable_reset: Option<bool>,
     frozen_clock: Option<bool>,
     quiet: Option<bool>,
@@ -69,6 +76,15 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
     let temporary = if options.is_ephemeral { Some(Temporary::make()?) } else { None };
     let path = temporary.as_ref().map_or_else(|| session.home_path(), |temporary| Ok(temporary.0.join("home")))?;
     let open = session.opener(path)?;
+    let file = given.init.map(|file| init::read(&file, "--init")).transpose()?;
+    let (principal, region) = (Principal::Root(options.account.clone()), session.region()?);
+    let open = move || {
+        let home = open()?;
+        if let Some(text) = &file {
+            crate::api::init::load(&Call::direct(&home, principal.clone(), region.clone()), text)?;
+        }
+        Ok(home)
+    };
     http::serve(open, options, |url| {
         let mut out = std::io::stdout();
         // Whoever waits for this line reads it; a server that nobody waits for serves all the same.
@@ -85,7 +101,8 @@ fn failure(error: ServiceError) -> CliError {
             Some(refused @ ServeError::NotLoopback(_)) => CliError::parameter("--listen", refused.to_string()),
             _ => CliError::of_machine(error),
         },
-        ServiceError::Refused(_) => CliError::of_machine(error),
+        // Only a file that the home is filled from can be refused.
+        ServiceError::Refused(_) => CliError::service("init", error),
     }
 }
 
