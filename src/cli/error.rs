@@ -52,6 +52,17 @@ impl CliError {
         }
     }
 
+    /// A home that could not be opened: its state's errors have exit codes of their own.
+    pub(super) fn of_home(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Machine(error) => match error.downcast::<StoreError>() {
+                Ok(error) => Self::from(*error),
+                Err(error) => Self::of_machine(ServiceError::Machine(error)),
+            },
+            refused @ ServiceError::Refused(_) => Self::of_machine(refused),
+        }
+    }
+
     /// A value that cannot be used: no reminder of the grammar, which was understood.
     pub fn value(message: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), grammar: false }

@@ -93,7 +93,7 @@ impl Session {
         if let Some(home) = self.home.get() {
             return Ok(home);
         }
-        let home = self.opener(self.home_path()?)?().map_err(CliError::of_machine)?;
+        let home = self.opener(self.home_path()?)?().map_err(CliError::of_home)?;
         Ok(self.home.get_or_init(|| home))
     }
 

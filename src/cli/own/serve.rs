@@ -99,7 +99,7 @@ fn failure(error: ServiceError) -> CliError {
     match &error {
         ServiceError::Machine(cause) => match cause.downcast_ref::<ServeError>() {
             Some(refused @ ServeError::NotLoopback(_)) => CliError::parameter("--listen", refused.to_string()),
-            _ => CliError::of_machine(error),
+            _ => CliError::of_home(error),
         },
         // Only a file that the home is filled from can be refused.
         ServiceError::Refused(_) => CliError::service("init", error),
