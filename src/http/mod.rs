@@ -1,8 +1,8 @@
 //! The AWS endpoint: the wire forms of the operations in [`crate::api`], on one port.
 //!
-//! From the wire to an operation a request passes four places, each in a file of its own: the [`border`] turns web pages
-//! away before anything is read, [`signature`] and [`caller`] find out who calls, [`protocol`] reads what is asked for and
-//! words the answer, [`endpoint`] runs it. No operation has code here.
+//! From the wire to an operation a request passes four places, each in a file of its own: the `border` turns web pages
+//! away before anything is read, `signature` and `caller` find out who calls, `protocol` reads what is asked for and
+//! words the answer, `endpoint` runs it. No operation has code here.
 
 mod border;
 mod caller;
