@@ -198,9 +198,9 @@ fn an_interrupted_run_leaves_nothing() {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Half of the time as soon as there is a file, half of the time when there is none any more.
         let began = Instant::now();
-        while entries(&dir).is_empty() && began.elapsed() < Duration::from_mins(1) {}
+        while entries(&dir).is_empty() && began.elapsed() < Duration::from_secs(3) {}
         if round % 2 == 1 {
-            while !entries(&dir).is_empty() && began.elapsed() < Duration::from_mins(2) {}
+            while !entries(&dir).is_empty() && began.elapsed() < Duration::from_secs(6) {}
         }
         let named = !entries(&dir).is_empty();
         let signal = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP][round % 3];
