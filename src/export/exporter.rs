@@ -189,10 +189,14 @@ pub fn spawn(program: &Path, order: &Order, key: Option<&SecretBytes>) -> Result
         .spawn()
         .map_err(failed)?;
     let outcome = match (child.stdin.take(), child.stdout.take()) {
-        // A child that ends early breaks the pipe; what it reported then says more than that.
         (Some(stdin), Some(stdout)) => {
             let given = give_order(stdin, order, key);
-            read_report(stdout).and_then(|report| given.map(|()| report))
+            let report = read_report(stdout);
+            match given {
+                // A child that ends early breaks the pipe; what it reported then says more than that.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                _ => report,
+            }
         }
         _ => Err(io::Error::other("the child has no pipes")),
     };
