@@ -6,11 +6,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -21,12 +18,7 @@ use crate::iam::Principal;
 use crate::ids::Region;
 use crate::kms::{self, EncryptionContext};
 use crate::store::Home;
-
-/// CloudTrail's files hold some thousand records; what unpacks to more is none of them.
-const MAX_FILE_BYTES: u64 = 256 << 20;
-
-/// CloudTrail's own folders are eight deep below a bucket; a link that leads back up ends here.
-const MAX_DEPTH: usize = 16;
+use crate::trail;
 
 /// A record whose outcome was compared.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -65,7 +57,10 @@ pub struct Replay {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// A file or folder cannot be read.
+    /// The folder cannot be read, or has no log file.
+    #[error(transparent)]
+    Folder(#[from] trail::FolderError),
+    /// A file cannot be read.
     #[error("{path} cannot be read")]
     Unreadable {
         /// Which.
@@ -86,46 +81,23 @@ pub enum ReplayError {
     Service(#[from] ServiceError),
 }
 
-/// Every record below `folder`, oldest first: `*.json.gz` and `*.json`, digests left out.
+/// Every record in the log files below `folder`, oldest first.
 ///
 /// # Errors
-/// If a file cannot be read or is not CloudTrail's.
+/// If there is no log file, or one cannot be read or is not CloudTrail's.
 pub fn records(folder: &Path) -> Result<Vec<Value>, ReplayError> {
     let mut records = Vec::new();
-    let mut waiting = vec![(folder.to_owned(), 0)];
-    while let Some((path, depth)) = waiting.pop() {
-        let unreadable = |source| ReplayError::Unreadable { path: path.display().to_string(), source };
-        if !path.is_dir() {
-            records.extend(records_of(&path)?);
-            continue;
-        }
-        for entry in fs::read_dir(&path).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?.path();
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let is_file = name.ends_with(".json.gz") || entry.extension().is_some_and(|found| found == "json");
-            let is_folder = depth < MAX_DEPTH && entry.is_dir();
-            if !name.contains("CloudTrail-Digest") && (is_file || is_folder) {
-                waiting.push((entry, depth + 1));
-            }
-        }
+    for path in trail::log_files(folder)? {
+        records.extend(records_of(&path)?);
     }
     records.sort_by_cached_key(|record| (word(&record["eventTime"]).to_owned(), word(&record["eventID"]).to_owned()));
     Ok(records)
 }
 
-fn records_of(path: &PathBuf) -> Result<Vec<Value>, ReplayError> {
-    let unreadable = |source| ReplayError::Unreadable { path: path.display().to_string(), source };
+fn records_of(path: &Path) -> Result<Vec<Value>, ReplayError> {
     let not_a_trail = |what: String| ReplayError::NotATrail { path: path.display().to_string(), what };
-    let file = fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    if path.extension().is_some_and(|found| found == "gz") {
-        MultiGzDecoder::new(file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    } else {
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    }
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(not_a_trail(format!("more than {MAX_FILE_BYTES} bytes")));
-    }
+    let bytes = trail::read_log_file(path)
+        .map_err(|source| ReplayError::Unreadable { path: path.display().to_string(), source })?;
     let mut value: Value = serde_json::from_slice(&bytes).map_err(|error| not_a_trail(error.to_string()))?;
     match value["Records"].take() {
         Value::Array(records) => Ok(records),

@@ -6,6 +6,7 @@
 mod digest;
 mod facets;
 mod files;
+mod folder;
 mod lookup;
 mod record;
 mod report;
@@ -17,11 +18,12 @@ use crate::store::StoreError;
 
 pub use digest::{DigestError, Tail, make_digests, next_digest, tails};
 pub use files::{FOLDER, ask, deliver, next_delivery, put_off, put_off_why};
+pub use folder::{FolderError, log_files, read_log_file};
 pub use lookup::{Attribute, Event, EventResource, Page, Query, TokenError, look_up};
 pub use record::{EventType, Prepared, Record, Resource, append, behind, newest};
 pub use report::{
-    Caller, ContextUse, FolderError, Hour, KeyReport, QuotaUse, RefusedUse, ReportError, ReportQuery, Told, of_folder,
-    of_home, timeline,
+    Caller, ContextUse, Hour, KeyReport, QuotaUse, RefusedUse, ReportError, ReportQuery, Told, of_folder, of_home,
+    timeline,
 };
 pub use signature::{PublicKey, SignatureError, SigningKey};
 pub use verify::{Chain, Damage, Report, VerifyError, verify, verify_home};

@@ -19,7 +19,7 @@ use crate::twin::{self, Protection};
 use super::files::FOLDER;
 
 /// Nothing of ours is larger; a file that claims to be is not unpacked to its end.
-const MAX_BYTES: u64 = 1 << 30;
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// Where a trail's files of one day are.
 fn day(account: &AccountId, kind: &str, region: &Region, time: Time) -> String {

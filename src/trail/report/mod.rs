@@ -2,7 +2,7 @@
 //! far that is from the quotas. Of a home's own trail or of any folder of CloudTrail files.
 
 mod entry;
-mod folder;
+mod gather;
 mod quotas;
 mod svg;
 
@@ -16,11 +16,10 @@ use crate::clock::Time;
 use crate::store::{Home, StoreError};
 
 use super::facets::Facet;
+use super::folder::{self, FolderError};
 use super::lookup::Attribute;
-use super::tree;
 use entry::{Asked, Use};
 
-pub use folder::FolderError;
 pub use quotas::QuotaUse;
 pub use svg::timeline;
 
@@ -208,7 +207,7 @@ pub fn of_home(home: &Home, query: &ReportQuery) -> Result<Told, ReportError> {
 pub fn of_folder(from: &std::path::Path, query: &ReportQuery) -> Result<Told, ReportError> {
     let files: Vec<PathBuf> = folder::log_files(from)?;
     let asked = Asked::of(query);
-    let (tally, unread) = folder::read_all(&files, &asked);
+    let (tally, unread) = gather::read_all(&files, &asked);
     Ok(tally.finish(Some(files.len() as u64), unread))
 }
 
@@ -472,7 +471,7 @@ mod tests {
         });
         for key in [KEY, "1234abcd-12ab-34cd-56ef-1234567890ab"] {
             let records = [record(|_| ()), record(|_| ()), denied.clone(), other_key.clone(), grant.clone()];
-            let report = report_on(key, &[tree::compress(&file(&records))]).report;
+            let report = report_on(key, &[crate::trail::tree::compress(&file(&records))]).report;
             assert_eq!((report.calls, report.refused, &report.keys[..]), (4, 1, &[KEY.to_owned()][..]));
             let first = &report.callers[0];
             assert_eq!(first.principal, "arn:aws:sts::111122223333:assumed-role/Etl/s");
@@ -525,8 +524,8 @@ mod tests {
         ];
         let records = [&strange[..], &bearable[..], &[record(|_| ())]].concat();
         let looked_up = json!({"Events": [{"CloudTrailEvent": record(|_| ()).to_string()}, {"EventName": "x"}]});
-        let mut two_members = tree::compress(b"{\"Records\":");
-        two_members.extend(tree::compress(format!("[{}]}}", record(|_| ())).as_bytes()));
+        let mut two_members = crate::trail::tree::compress(b"{\"Records\":");
+        two_members.extend(crate::trail::tree::compress(format!("[{}]}}", record(|_| ())).as_bytes()));
         let files = [
             file(&records),
             looked_up.to_string().into_bytes(),

@@ -1,62 +1,14 @@
-//! Log files in a folder, of CloudTrail or of ours.
+//! Many log files read at once for one report.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Tally;
 use super::entry::{Asked, Use};
-use super::{Tally, tree};
+use crate::trail::folder::read_log_file;
 
 /// So many files that could not be read are named.
 const NAMED: usize = 20;
-
-/// Why a folder cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FolderError {
-    /// A folder cannot be listed.
-    #[error("cannot read {}", path.display())]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// There are no log files.
-    #[error("there is no .json or .json.gz file in {}", .0.display())]
-    Nothing(PathBuf),
-}
-
-/// The files in `from`, or in any folder below, that may be log files.
-pub(super) fn log_files(from: &Path) -> Result<Vec<PathBuf>, FolderError> {
-    let mut files = Vec::new();
-    if fs::metadata(from).is_ok_and(|found| found.is_file()) {
-        files.push(from.to_owned());
-    } else {
-        walk(from, &mut files)?;
-    }
-    files.sort_unstable();
-    if files.is_empty() { Err(FolderError::Nothing(from.to_owned())) } else { Ok(files) }
-}
-
-/// Digests and insights have records of another kind. Links to folders are not followed, as they may lead in a circle.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), FolderError> {
-    let failed = |source| FolderError::Io { path: folder.to_owned(), source };
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let (name, path) = (entry.file_name(), entry.path());
-        let name = name.to_string_lossy();
-        if entry.file_type().map_err(failed)?.is_dir() {
-            if !matches!(&*name, "CloudTrail-Digest" | "CloudTrail-Insight") {
-                walk(&path, files)?;
-            }
-        } else if name.ends_with(".json") || name.ends_with(".json.gz") {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
 
 /// Reads the files on all processors. Answers what was counted, and which files could not be read.
 pub(super) fn read_all(files: &[PathBuf], asked: &Asked) -> (Tally, Vec<String>) {
@@ -86,12 +38,7 @@ pub(super) fn read_all(files: &[PathBuf], asked: &Asked) -> (Tally, Vec<String>)
 }
 
 fn read(path: &Path, asked: &Asked, tally: &mut Tally) -> Result<(), String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let text = if bytes.starts_with(&[0x1f, 0x8b]) {
-        tree::unpack_members(&bytes).ok_or("it is no whole gzip file")?
-    } else {
-        bytes
-    };
+    let text = read_log_file(path).map_err(|error| error.to_string())?;
     // Most files of a busy account tell of other things: they are not even parsed.
     if !holds(&text, asked.needle().as_bytes()) {
         return if text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"[") {
