@@ -93,6 +93,19 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// What a digest's signature is over (CloudTrail user guide, "Custom implementations of CloudTrail log file integrity
+/// validation"), of the digest whose file has `json`.
+fn signed_text(digest: &Value, json: &[u8]) -> String {
+    format!(
+        "{}\n{}/{}\n{}\n{}",
+        digest["digestEndTime"].as_str().unwrap(),
+        digest["digestS3Bucket"].as_str().unwrap(),
+        digest["digestS3Object"].as_str().unwrap(),
+        sha256(json),
+        digest["previousDigestSignature"].as_str().unwrap_or("null"),
+    )
+}
+
 #[test]
 fn a_trail_is_whole_at_home_and_elsewhere_and_openssl_agrees() {
     let (base, home) = storied(3);
@@ -115,14 +128,7 @@ fn a_trail_is_whole_at_home_and_elsewhere_and_openssl_agrees() {
         let digest: Value = serde_json::from_slice(&json).unwrap();
         let sidecar = path.to_string_lossy().replace(".json.gz", ".sig");
         let signature = fs::read_to_string(sidecar).unwrap().trim_end().to_owned();
-        let text = format!(
-            "{}\n{}/{}\n{}\n{}",
-            digest["digestEndTime"].as_str().unwrap(),
-            digest["digestS3Bucket"].as_str().unwrap(),
-            digest["digestS3Object"].as_str().unwrap(),
-            sha256(&json),
-            digest["previousDigestSignature"].as_str().unwrap_or("null"),
-        );
+        let text = signed_text(&digest, &json);
         let mut verifier = openssl::sign::Verifier::new(openssl::hash::MessageDigest::sha256(), &public).unwrap();
         assert!(verifier.verify_oneshot(&hex::decode(&signature).unwrap(), text.as_bytes()).unwrap());
         if let Some((hash, signature)) = before {
@@ -293,14 +299,7 @@ fn forge(folder: &Path, key: &SigningKey) {
             digest["previousDigestSignature"] = signature.as_str().into();
         }
         let json = digest.to_string().into_bytes();
-        let text = format!(
-            "{}\n{}/{}\n{}\n{}",
-            digest["digestEndTime"].as_str().unwrap(),
-            digest["digestS3Bucket"].as_str().unwrap(),
-            digest["digestS3Object"].as_str().unwrap(),
-            sha256(&json),
-            digest["previousDigestSignature"].as_str().unwrap_or("null"),
-        );
+        let text = signed_text(&digest, &json);
         let mut sign = openssl::sign::Signer::new(openssl::hash::MessageDigest::sha256(), &signer).unwrap();
         let signature = hex::encode(sign.sign_oneshot_to_vec(text.as_bytes()).unwrap());
         fs::write(&path, packed(&json, flate2::Compression::none())).unwrap();
