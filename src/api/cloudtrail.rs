@@ -23,7 +23,7 @@ const OPERATIONS: &[Operation] = &[operation!(
     Parameter::integer("MaxResults", "The most events in one page: 1 to 50").at_least(1),
     Parameter::string("NextToken", "The page to go on with"),
 ])
-.pages(Paging { input: "NextToken", output: "NextToken", more: None, limit: "MaxResults", results: "Events" })];
+.pages(Paging::by_token("Events"))];
 
 const ATTRIBUTE: &[Parameter] = &[
     Parameter::choice("AttributeKey", ATTRIBUTE_KEYS, "").required(),

@@ -90,13 +90,7 @@ pub(super) static EC2: Service = Service {
             Parameter::string("NextToken", "Where the answer before ended."),
             DRY_RUN,
         ])
-        .pages(Paging {
-            input: "NextToken",
-            output: "NextToken",
-            more: None,
-            limit: "MaxResults",
-            results: "Volumes",
-        }),
+        .pages(Paging::by_token("Volumes")),
         operation!(
             "AttachVolume",
             MALFORMED,
@@ -175,13 +169,7 @@ pub(super) static EC2: Service = Service {
             Parameter::string("NextToken", "Where the answer before ended."),
             DRY_RUN,
         ])
-        .pages(Paging {
-            input: "NextToken",
-            output: "NextToken",
-            more: None,
-            limit: "MaxResults",
-            results: "Reservations",
-        }),
+        .pages(Paging::by_token("Reservations")),
         operation!(
             "TerminateInstances",
             MALFORMED,

@@ -108,6 +108,13 @@ pub struct Paging {
     pub results: &'static str,
 }
 
+impl Paging {
+    /// By `NextToken` and `MaxResults`, as EC2 and CloudTrail have it.
+    const fn by_token(results: &'static str) -> Self {
+        Self { input: "NextToken", output: "NextToken", more: None, limit: "MaxResults", results }
+    }
+}
+
 impl Operation {
     /// An operation without parameters; [`crate::operation!`] writes the two functions.
     pub const fn new(
