@@ -1,5 +1,7 @@
 //! Running an operation: settle, savepoint, body, record, commit.
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value};
 
 use crate::clock::Time;
@@ -104,11 +106,43 @@ pub fn run<T>(
     request_parameters: Value,
     body: impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
+    let mut answer = None;
+    let ended = run_one(call, operation, request_parameters, &mut once(body, &mut answer))?;
+    finish(call, ended)?;
+    answer.ok_or_else(unanswered)
+}
+
+/// What an operation does, without its types: what is around it is compiled once and not for each operation.
+type Body<'a> = &'a mut dyn FnMut(&mut Step<'_>) -> Result<(), ServiceError>;
+
+/// A body that is run once at most and leaves what it answers in `answer`.
+fn once<T>(
+    body: impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>,
+    answer: &mut Option<T>,
+) -> impl FnMut(&mut Step<'_>) -> Result<(), ServiceError> {
+    let mut waiting = Some(body);
+    move |step| {
+        let body = waiting.take().ok_or_else(unanswered)?;
+        *answer = Some(body(step)?);
+        Ok(())
+    }
+}
+
+fn unanswered() -> ServiceError {
+    ServiceError::machine("the operation ended without an outcome")
+}
+
+fn run_one(
+    call: &Call<'_>,
+    operation: &Operation,
+    request_parameters: Value,
+    body: Body<'_>,
+) -> Result<Ended, ServiceError> {
     if call.trace.is_some() {
-        return run_steps(call, operation, request_parameters, |_| Ok(()), |step, &mut ()| body(step));
+        return run_two(call, operation, request_parameters, &mut |_| Ok(()), body);
     }
     let mut waiting = Some((request_parameters, body));
-    let ran = call.home.write_together(|tx| {
+    let ended = call.home.write_together(|tx| {
         if !faults::of(tx, operation)?.is_empty() {
             return Ok(None);
         }
@@ -116,22 +150,29 @@ pub fn run<T>(
         let began = store::clock(tx)?.now();
         let draft = Draft { request, ..Draft::default() };
         let admitted = room_for(call, operation).and_then(|()| call.check());
-        let body = admitted.map(|()| |step: &mut Step<'_>| body(step));
-        let ended = end(call, operation, tx, began, draft, body, &mut Vec::new());
-        Ok::<_, ServiceError>(Some(ended?))
+        end(call, operation, tx, began, draft, admitted.map(|()| body), &mut Vec::new()).map(Some)
     })?;
-    let Some((outcome, truncate)) = ran else {
+    match (ended, waiting) {
+        (Some(ended), _) => Ok(ended),
         // Faults come over a call outside any transaction.
-        let Some((request, body)) = waiting else {
-            return Err(ServiceError::machine("the operation ended without an outcome"));
-        };
-        return run_steps(call, operation, request, |_| Ok(()), |step, &mut ()| body(step));
-    };
-    if truncate {
+        (None, Some((request, body))) => run_two(call, operation, request, &mut |_| Ok(()), body),
+        (None, None) => Err(unanswered()),
+    }
+}
+
+/// What an operation came to inside its transaction.
+struct Ended {
+    outcome: Result<(), ServiceError>,
+    /// Whether the log must be truncated behind it.
+    truncate: bool,
+}
+
+fn finish(call: &Call<'_>, ended: Ended) -> Result<(), ServiceError> {
+    if ended.truncate {
         // The operation is committed whatever becomes of this; what is not truncated now is truncated next time.
         let _ = finish_truncation(call.home);
     }
-    outcome
+    ended.outcome
 }
 
 /// Runs an operation that calls others on the way, each of which leaves its own record.
@@ -152,6 +193,27 @@ pub fn run_steps<P, T>(
     prepare: impl FnOnce(&mut Draft) -> Result<P, ServiceError>,
     commit: impl FnOnce(&mut Step<'_>, &mut P) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
+    let prepared = RefCell::new(None);
+    let (mut waiting, mut answer) = (Some(prepare), None);
+    let mut prepare = |draft: &mut Draft| {
+        let prepare = waiting.take().ok_or_else(unanswered)?;
+        prepared.replace(Some(prepare(draft)?));
+        Ok(())
+    };
+    let commit = |step: &mut Step<'_>| commit(step, prepared.borrow_mut().as_mut().ok_or_else(unanswered)?);
+    let ended = run_two(call, operation, request_parameters, &mut prepare, &mut once(commit, &mut answer))?;
+    drop(prepared.take());
+    finish(call, ended)?;
+    answer.ok_or_else(unanswered)
+}
+
+fn run_two(
+    call: &Call<'_>,
+    operation: &Operation,
+    request_parameters: Value,
+    prepare: &mut dyn FnMut(&mut Draft) -> Result<(), ServiceError>,
+    commit: Body<'_>,
+) -> Result<Ended, ServiceError> {
     let mut draft = Draft { request: request_parameters, ..Draft::default() };
     if let Some(trace) = call.trace {
         trace.begin(call, operation);
@@ -162,39 +224,25 @@ pub fn run_steps<P, T>(
         .and_then(|()| room_for(call, operation))
         .and_then(|()| call.check())
         .and_then(|()| prepare(&mut draft));
-    let mut kept = None;
     let mut left = Vec::new();
-    let written = call.home.write_together(|tx| {
-        let commit = prepared.map(|prepared| {
-            let prepared = kept.insert(prepared);
-            |step: &mut Step<'_>| commit(step, prepared)
-        });
-        end(call, operation, tx, began, draft, commit, &mut left)
-    });
+    let written =
+        call.home.write_together(|tx| end(call, operation, tx, began, draft, prepared.map(|()| commit), &mut left));
     if let Some(trace) = call.trace {
-        trace.end(written.as_ref().map_or_else(Some, |(outcome, _)| outcome.as_ref().err()), left);
+        trace.end(written.as_ref().map_or_else(Some, |ended| ended.outcome.as_ref().err()), left);
     }
-    let (outcome, truncate) = written?;
-    drop(kept);
-    if truncate {
-        let _ = finish_truncation(call.home);
-    }
-    outcome
+    written
 }
 
-/// What an operation comes to inside its transaction: its outcome, and whether the log must be truncated behind it.
-type Ended<T> = (Result<T, ServiceError>, bool);
-
-/// Settles, runs `body` (or what kept it from running), and leaves the record, also in `left` if the call is explained.
-fn end<T>(
+/// Settles, runs `body` (or says what kept it from running), and leaves the record, also in `left` if the call is explained.
+fn end(
     call: &Call<'_>,
     operation: &Operation,
     tx: &Transaction<'_>,
     began: Time,
     mut draft: Draft,
-    body: Result<impl FnOnce(&mut Step<'_>) -> Result<T, ServiceError>, ServiceError>,
+    body: Result<Body<'_>, ServiceError>,
     left: &mut Vec<Value>,
-) -> Result<Ended<T>, ServiceError> {
+) -> Result<Ended, ServiceError> {
     let now = store::clock(tx)?.now();
     settle_in(call.home, tx, now, operation.service.settlers)?;
     // What becomes due leaves records of its own; those behind them are the operation's.
@@ -239,7 +287,7 @@ fn end<T>(
             None => tx.at_end(append),
         }
     }
-    Ok((outcome, truncation_due(tx)?))
+    Ok(Ended { outcome, truncate: truncation_due(tx)? })
 }
 
 /// All that the identity of a call without a credential follows from.

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::line::Head;
 use super::memo::{Jobs, Memo};
 use super::turn::Turn;
-use super::{Home, StoreError, Transaction, database};
+use super::{Body, Home, StoreError, Transaction, database, once};
 use crate::twin::{self, Protection};
 
 /// Most callers of a group.
@@ -113,27 +113,26 @@ impl Home {
         if twin::is_off(Protection::OneWriter) {
             return self.write(body);
         }
+        once(body, |body| self.write_member(body))
+    }
+
+    /// Runs `body`, which says whether its changes are to be kept, and waits until they are durable.
+    fn write_member(&self, body: Body<'_>) -> Result<(), StoreError> {
         let (head, mut writer) = self.take_writer();
         let (outcome, first) = self.join(&mut writer)?;
         let ran = self.run_member(&mut writer, body);
-        let value = match ran {
-            Ok(Ok(value)) => value,
-            failed => {
-                // There is nothing to wait for. Others of the group go on.
-                self.end_if_ready(&mut writer);
-                drop(writer);
-                drop(head);
-                match failed {
-                    Ok(failed) => return failed,
-                    Err(panic) => resume_unwind(panic),
-                }
-            }
-        };
+        if !matches!(ran, Ok(Ok(true))) {
+            // There is nothing to wait for. Others of the group go on.
+            self.end_if_ready(&mut writer);
+            drop(writer);
+            drop(head);
+            return ran.unwrap_or_else(|panic| resume_unwind(panic)).map(drop);
+        }
         if let Some(open) = &mut writer.open {
             open.members += 1;
         }
         if twin::is_off(Protection::DurableAnswer) {
-            return Ok(value);
+            return Ok(());
         }
         self.end_if_ready(&mut writer);
         let patience = first.then(|| writer.patience());
@@ -148,7 +147,7 @@ impl Home {
             drop(head);
             outcome.wait(None)
         });
-        ended.unwrap_or(Err(Arc::new(StoreError::Undone))).map(|()| value).map_err(|error| again(&error).into())
+        ended.unwrap_or(Err(Arc::new(StoreError::Undone))).map_err(|error| again(&error))
     }
 
     /// The connection without an open group: that one is committed first.
@@ -183,19 +182,17 @@ impl Home {
         Ok((outcome, true))
     }
 
-    /// Runs one body between savepoints. A failure or a panic undoes what it did and nothing else.
-    fn run_member<T, E: From<StoreError>>(
-        &self,
-        writer: &mut Writer,
-        body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
-    ) -> std::thread::Result<Result<T, E>> {
+    /// Runs one body between savepoints, and tells whether its changes are kept. A failure or a panic undoes what it did and
+    /// nothing else.
+    fn run_member(&self, writer: &mut Writer, body: Body<'_>) -> std::thread::Result<Result<bool, StoreError>> {
+        let failed = |writer: &Writer, error| database::failure(&writer.connection, &self.dir, error);
         if let Err(error) = writer.run("SAVEPOINT member") {
-            return Ok(Err(database::failure(&writer.connection, &self.dir, error).into()));
+            return Ok(Err(failed(writer, error)));
         }
         let jobs = writer.jobs.count();
         // A panic leaves nothing half done: the savepoint undoes all that the body did to the state.
         let ran = catch_unwind(AssertUnwindSafe(|| body(&writer.transaction())));
-        let kept = matches!(ran, Ok(Ok(_)));
+        let kept = matches!(ran, Ok(true));
         let undone = if kept { Ok(()) } else { writer.run("ROLLBACK TO member") };
         if !kept {
             writer.memo.forget();
@@ -212,8 +209,8 @@ impl Home {
             }
         }
         match (ended, ran) {
-            (Err(error), Ok(Ok(_))) => Ok(Err(database::failure(&writer.connection, &self.dir, error).into())),
-            (_, ran) => ran,
+            (Err(error), Ok(true)) => Ok(Err(failed(writer, error))),
+            (_, ran) => ran.map(Ok),
         }
     }
 

@@ -228,6 +228,11 @@ impl Home {
         behavior: TransactionBehavior,
         body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        once(body, |body| self.transact(behavior, body))
+    }
+
+    /// Runs `body`, which says whether its changes are to be kept.
+    fn transact(&self, behavior: TransactionBehavior, body: Body<'_>) -> Result<(), StoreError> {
         // A panic in an earlier body rolled its transaction back when it was dropped: the connection is usable.
         let (_head, writer) = self.alone();
         let connection = &writer.connection;
@@ -238,19 +243,21 @@ impl Home {
         writer.memo.begin(connection)?;
         let changed = connection.total_changes();
         writer.jobs.cut(0);
-        let committed = body(&writer.transaction()).map(|value| {
+        let kept = body(&writer.transaction());
+        let committed = if kept {
             let done = writer.jobs.run(&writer.transaction());
-            (value, done.and_then(|()| transaction.commit().map_err(failed)))
-        });
-        writer.memo.end(connection, matches!(committed, Ok((_, Ok(())))) || connection.total_changes() == changed);
-        let (value, committed) = committed?;
+            done.and_then(|()| transaction.commit().map_err(failed))
+        } else {
+            drop(transaction);
+            Ok(())
+        };
+        writer.memo.end(connection, kept && committed.is_ok() || connection.total_changes() == changed);
         committed.inspect_err(|error| {
             if matches!(error, StoreError::Full(_)) {
                 // For the next command: this one was undone.
                 self.ballast.give_up();
             }
-        })?;
-        Ok(value)
+        })
     }
 
     /// Truncates the write-ahead log, so that no shredded row is left in it.
@@ -312,6 +319,22 @@ impl Home {
             Ok(clock.standing_at(None))
         })
     }
+}
+
+/// A body without its types: what runs it is compiled once and not for each of some hundred bodies.
+type Body<'a> = &'a mut dyn FnMut(&Transaction<'_>) -> bool;
+
+/// Lets `run` run a body that is run once at most, and answers what it answered, unless the store failed.
+fn once<T, E: From<StoreError>>(
+    body: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    run: impl FnOnce(Body<'_>) -> Result<(), StoreError>,
+) -> Result<T, E> {
+    let (mut waiting, mut answer) = (Some(body), None);
+    run(&mut |tx| {
+        answer = waiting.take().map(|body| body(tx));
+        matches!(answer, Some(Ok(_)))
+    })?;
+    answer.unwrap_or_else(|| Err(StoreError::Undone.into()))
 }
 
 /// How long an operation waits for another process's write.
