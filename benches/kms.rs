@@ -70,7 +70,10 @@ impl Bench {
         let root = call(&home, format!("arn:aws:iam::{ACCOUNT}:root").parse().unwrap());
         let role = CreateRoleRequest {
             role_name: "Storage".to_owned(),
-            assume_role_policy_document: json!({"Version": "2012-10-17", "Statement": []}).to_string(),
+            assume_role_policy_document: json!({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole",
+            }]})
+            .to_string(),
             ..CreateRoleRequest::default()
         };
         iam_service::create_role(&root, role).unwrap();
@@ -185,7 +188,10 @@ impl Bench {
         let context: EncryptionContext = [("aws:ebs:id", format!("vol-{:017x}", GRANTS - 1))].into_iter().collect();
         let role = CreateRoleRequest {
             role_name: "Granted".to_owned(),
-            assume_role_policy_document: json!({"Version": "2012-10-17", "Statement": []}).to_string(),
+            assume_role_policy_document: json!({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole",
+            }]})
+            .to_string(),
             ..CreateRoleRequest::default()
         };
         iam_service::create_role(&root, role).unwrap();
