@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::server::Peer;
 use super::{Listen, ServeError};
+use crate::twin::{self, Protection};
 
 /// A socket that is listened at. A Unix socket's name is taken away when it is dropped.
 pub(super) enum Listener {
@@ -63,7 +64,8 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let uid = Uid::from_raw(stream.peer_cred()?.uid());
                 let peer = Peer { source: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true };
-                Ok((Stream::Unix(stream), served.contains(&uid).then_some(peer)))
+                let is_served = served.contains(&uid) || twin::is_off(Protection::PeerCredentials);
+                Ok((Stream::Unix(stream), is_served.then_some(peer)))
             }
         }
     }
@@ -136,5 +138,34 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::without;
+
+    /// Whether somebody who runs as this user is let in where `served` may call.
+    fn is_let_in(served: &[Uid]) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let mut listener = Listener::bind(&Listen::Unix(path.clone())).await.unwrap();
+            let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            listener.accept(served).await.unwrap().1.is_some()
+        })
+    }
+
+    /// The kernel says who is at the other end, and the twin does not ask it.
+    #[test]
+    fn another_user_is_not_let_in_over_a_unix_socket() {
+        let own = Uid::effective();
+        let others = [Uid::from_raw(own.as_raw() ^ 1), Uid::from_raw(own.as_raw() ^ 2)];
+        assert!(is_let_in(&[others[0], own]));
+        assert!(!is_let_in(&others));
+        assert!(!is_let_in(&[]));
+        assert!(without(Protection::PeerCredentials, || is_let_in(&others)));
     }
 }
