@@ -97,7 +97,7 @@ struct Told {
 }
 
 fn answer(server: &Server, request: &Request, may_run: Result<(), Failure>, told: &mut Told) -> Answer {
-    told.request_id = ids::uuid();
+    told.request_id = ids::request_id();
     let signature = Signature::of(request);
     let wire = wire_of(request, signature.as_ref().ok());
     let spoken = wire.as_ref().copied().unwrap_or_else(|_| fallback(request));

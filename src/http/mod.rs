@@ -73,6 +73,9 @@ pub struct Options {
     pub may_reset: bool,
     /// Whether the home's clock stands still while the server runs.
     pub freezes_clock: bool,
+    /// Fixes the ids that are made, from its first, also after a reset; only where the home is thrown away at the end, or an
+    /// id could be made twice.
+    pub seed: Option<u64>,
     /// Whether every request is logged.
     pub log_requests: bool,
 }

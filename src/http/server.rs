@@ -34,7 +34,7 @@ use super::metrics::Metrics;
 use super::{Auth, Listen, Options, ServeError, border, endpoint, log, own};
 use crate::gate::{self, ServiceError};
 use crate::store::Home;
-use crate::{ec2, kms};
+use crate::{ec2, ids, kms};
 
 /// The most connections; further ones wait to be accepted.
 pub(super) const CONNECTIONS: usize = 1024;
@@ -87,6 +87,7 @@ pub fn serve(
         return Err(ServiceError::machine(ServeError::NotLoopback(*address)));
     }
     log::log_requests(options.log_requests);
+    options.seed.into_iter().for_each(ids::fix);
     let home = open()?;
     // A server that was killed may have left it standing.
     home.freeze_clock(options.freezes_clock)?;
@@ -294,6 +295,7 @@ pub(super) fn empty(server: &Server) -> Result<(), ServiceError> {
         remove_contents(&path).map_err(ServiceError::machine)?;
     }
     server.known.forget();
+    server.options.seed.into_iter().for_each(ids::fix);
     let home = (server.open)()?;
     home.freeze_clock(server.options.freezes_clock)?;
     *slot = Some(home);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Outcome, Verb, arguments, init};
-use crate::api::Parameter;
+use crate::api::{Kind, Parameter};
 use crate::cli::session::default_account;
 use crate::cli::{CliError, Session};
 use crate::gate::{Call, ServiceError};
@@ -34,6 +34,7 @@ pub(super) static SERVE: Verb = Verb {
         .ours(),
         Parameter::boolean("EnableReset", "Let POST /_blockseal/reset empty the home.").ours(),
         Parameter::boolean("FrozenClock", "Let the home's clock stand still until `clock advance` moves it.").ours(),
+        Parameter::new("Seed", Kind::Long, "Make the same ids every time; goes with --ephemeral.").ours(),
         Parameter::boolean("Quiet", "Log what is out of order and not every request.").ours(),
     ],
     run,
@@ -50,6 +51,7 @@ struct Given {
     init: Option<PathBuf>,
     enable_reset: Option<bool>,
     frozen_clock: Option<bool>,
+    seed: Option<i64>,
     quiet: Option<bool>,
 }
 
@@ -63,14 +65,19 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
         Some("strict") => Auth::Strict,
         Some(other) => return Err(CliError::parameter("--auth", format!("'{other}' is neither open nor strict"))),
     };
+    let is_ephemeral = given.ephemeral == Some(true);
+    if given.seed.is_some() && !is_ephemeral {
+        return Err(CliError::parameter("--seed", "goes with --ephemeral: in a home that stays, ids would be made twice"));
+    }
     let options = Options {
         listen,
         auth,
         account: session.globals.account.clone().map_or_else(default_account, Ok)?,
         hosts: given.host,
-        is_ephemeral: given.ephemeral == Some(true),
+        is_ephemeral,
         may_reset: given.enable_reset == Some(true),
         freezes_clock: given.frozen_clock == Some(true),
+        seed: given.seed.map(i64::cast_unsigned),
         log_requests: given.quiet != Some(true),
     };
     let temporary = if options.is_ephemeral { Some(Temporary::make()?) } else { None };
