@@ -7,6 +7,7 @@
 mod border;
 mod caller;
 mod endpoint;
+mod explained;
 mod failure;
 mod listener;
 mod log;

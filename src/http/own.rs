@@ -60,7 +60,7 @@ pub(super) async fn reset(State(server): State<Arc<Server>>, Extension(peer): Ex
 }
 
 /// As a server that has no such page.
-fn absent() -> Response<Body> {
+pub(super) fn absent() -> Response<Body> {
     answer(404, "application/json", json!({"message": "not found"}).to_string())
 }
 

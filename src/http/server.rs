@@ -31,7 +31,7 @@ use tower_service::Service as _;
 use super::caller::Known;
 use super::listener::{Listener, Stream};
 use super::metrics::Metrics;
-use super::{Auth, Listen, Options, ServeError, border, endpoint, log, own};
+use super::{Auth, Listen, Options, ServeError, border, endpoint, explained, log, own};
 use crate::gate::{self, ServiceError};
 use crate::store::Home;
 use crate::{ec2, ids, kms};
@@ -127,6 +127,7 @@ async fn run(server: Arc<Server>, ready: impl FnOnce(&str)) -> Result<(), ServeE
     ready(&listener.url());
     let router = Router::new()
         .route("/_blockseal/health", get(own::health))
+        .route("/_blockseal/explain", post(explained::explain))
         .route("/_blockseal/reset", post(own::reset))
         .route("/metrics", get(own::metrics))
         .fallback(endpoint::aws)
