@@ -91,12 +91,14 @@ pub fn serve(
     let home = open()?;
     // A server that was killed may have left it standing.
     home.freeze_clock(options.freezes_clock)?;
+    let metrics = Metrics::default();
+    metrics.begin(&home)?;
     let server = Arc::new(Server {
         home: RwLock::new(Some(home)),
         open: Box::new(open),
         options,
         known: Known::default(),
-        metrics: Metrics::default(),
+        metrics,
         turns: Arc::new(Semaphore::new(TURNS)),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
         has_told_of_root: AtomicBool::new(false),
@@ -299,6 +301,7 @@ pub(super) fn empty(server: &Server) -> Result<(), ServiceError> {
     server.options.seed.into_iter().for_each(ids::fix);
     let home = (server.open)()?;
     home.freeze_clock(server.options.freezes_clock)?;
+    server.metrics.begin(&home)?;
     *slot = Some(home);
     Ok(())
 }
