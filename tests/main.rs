@@ -31,6 +31,7 @@ mod guest;
 mod harness;
 mod http_auth;
 mod http_clients;
+mod http_docs;
 mod http_own;
 mod http_server;
 mod http_wire;
