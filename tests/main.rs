@@ -55,4 +55,5 @@ mod nbd;
 mod scene;
 mod security;
 mod trail;
+mod trail_schema;
 mod xts;
