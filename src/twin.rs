@@ -85,6 +85,8 @@ pub(crate) enum Protection {
     Border,
     /// Only users who may call are served over a Unix socket.
     PeerCredentials,
+    /// An address that other machines can reach is served only to callers who are verified, and behind TLS.
+    Reachable,
     /// A presigned URL is verified in every mode.
     PresignedUrl,
     /// A lineage's manifest key is derived from its data key, not a part of it.

@@ -34,6 +34,7 @@ mod http_clients;
 mod http_docs;
 mod http_own;
 mod http_server;
+mod http_tls;
 mod http_wire;
 mod init;
 mod judges_clients;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use nix::unistd::Uid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use super::server::Peer;
 use super::{Listen, ServeError};
@@ -41,11 +42,12 @@ impl Listener {
     }
 
     /// Where it listens, as a client is told.
-    pub(super) fn url(&self) -> String {
+    pub(super) fn url(&self, has_tls: bool) -> String {
+        let scheme = if has_tls { "https" } else { "http" };
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("http://{address}"),
-                Err(_) => "http".to_owned(),
+                Ok(address) => format!("{scheme}://{address}"),
+                Err(_) => scheme.to_owned(),
             },
             Self::Unix { path, .. } => format!("unix:{}", path.display()),
         }
@@ -91,6 +93,7 @@ fn make_way(path: &Path) -> Result<(), ServeError> {
 /// A connection's stream.
 pub(super) enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -98,6 +101,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
@@ -107,6 +111,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, from),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, from),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, from),
         }
     }
@@ -118,6 +123,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, from),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, from),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, from),
         }
     }
@@ -129,6 +135,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -136,6 +143,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

@@ -17,6 +17,7 @@ mod protocol;
 mod request;
 mod server;
 mod signature;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 
 pub use caller::Auth;
 pub use server::serve;
+pub use tls::TlsFiles;
 
 use crate::ids::AccountId;
 
@@ -68,6 +70,8 @@ pub struct Options {
     pub account: AccountId,
     /// Names, beside the loopback ones, by which clients may call this server.
     pub hosts: Vec<String>,
+    /// What connections over TCP are secured with.
+    pub tls: Option<TlsFiles>,
     /// Whether the home is thrown away at the end, so that no volume stays attached.
     pub is_ephemeral: bool,
     /// Whether `POST /_blockseal/reset` may empty the home.
@@ -87,9 +91,17 @@ pub struct Options {
 pub enum ServeError {
     /// An address that others can reach, without what that demands.
     #[error(
-        "{0} can be reached from other machines, and this server speaks to this machine only: listen at a loopback address or at unix:PATH"
+        "{0} can be reached from other machines: that takes --auth strict with --tls-cert and --tls-key; or listen at a loopback address or at unix:PATH"
     )]
     NotLoopback(SocketAddr),
+    /// A certificate or a key that cannot be used.
+    #[error("cannot use {}: {why}", .path.display())]
+    Tls {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The address or the socket cannot be had.
     #[error("cannot listen at {place}")]
     Bind {

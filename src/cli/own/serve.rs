@@ -11,7 +11,7 @@ use crate::api::{Kind, Parameter};
 use crate::cli::session::default_account;
 use crate::cli::{CliError, Session};
 use crate::gate::{Call, ServiceError};
-use crate::http::{self, Auth, Listen, Options, ServeError};
+use crate::http::{self, Auth, Listen, Options, ServeError, TlsFiles};
 use crate::iam::Principal;
 
 pub(super) static SERVE: Verb = Verb {
@@ -26,6 +26,8 @@ pub(super) static SERVE: Verb = Verb {
         )
         .ours(),
         Parameter::strings("Host", "Names beside localhost by which clients may call this server.").ours(),
+        Parameter::string("TlsCert", "A file with a certificate in PEM: the server then speaks TLS.").ours(),
+        Parameter::string("TlsKey", "The file with the certificate's private key in PEM.").ours(),
         Parameter::boolean("Ephemeral", "Serve a temporary home that is gone at exit.").ours(),
         Parameter::string(
             "Init",
@@ -47,6 +49,8 @@ struct Given {
     auth: Option<String>,
     #[serde(default)]
     host: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     ephemeral: Option<bool>,
     init: Option<PathBuf>,
     enable_reset: Option<bool>,
@@ -67,13 +71,22 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
     };
     let is_ephemeral = given.ephemeral == Some(true);
     if given.seed.is_some() && !is_ephemeral {
-        return Err(CliError::parameter("--seed", "goes with --ephemeral: in a home that stays, ids would be made twice"));
+        return Err(CliError::parameter(
+            "--seed",
+            "goes with --ephemeral: in a home that stays, ids would be made twice",
+        ));
     }
+    let tls = match (given.tls_cert, given.tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => return Err(CliError::grammar("--tls-cert and --tls-key go together")),
+    };
     let options = Options {
         listen,
         auth,
         account: session.globals.account.clone().map_or_else(default_account, Ok)?,
         hosts: given.host,
+        tls,
         is_ephemeral,
         may_reset: given.enable_reset == Some(true),
         freezes_clock: given.frozen_clock == Some(true),
@@ -105,6 +118,7 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
 fn failure(error: ServiceError) -> CliError {
     match &error {
         ServiceError::Machine(cause) => match cause.downcast_ref::<ServeError>() {
+            Some(refused @ ServeError::Tls { .. }) => CliError::parameter("--tls-cert", refused.to_string()),
             Some(refused @ ServeError::NotLoopback(_)) => CliError::parameter("--listen", refused.to_string()),
             _ => CliError::of_home(error),
         },
