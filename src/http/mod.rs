@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod own;
 mod protocol;
+mod rehearsal;
 mod request;
 mod server;
 mod signature;
@@ -25,6 +26,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use caller::Auth;
+#[doc(hidden)]
+pub use rehearsal::Rehearsal;
 pub use server::serve;
 pub use tls::TlsFiles;
 
