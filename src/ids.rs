@@ -5,8 +5,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// A string that is not an id of the wanted kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,15 +19,72 @@ pub struct IdError {
     wanted: &'static str,
 }
 
-/// Random bytes for an id. Ids are no secrets, but a generator that fails is a machine on which nothing else is safe.
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
+/// What an id is drawn for. Each kind has a sequence of its own, so that what one kind draws shifts no other's ids.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Uuid,
+    Request,
+    Event,
+    Hex64,
+    AccessKey,
+    Volume,
+    Instance,
+    DbInstance,
+}
+
+/// Ids that are the same for the same seed: the n-th of a kind is a hash of the seed, the kind and n.
+#[derive(Debug)]
+struct Sequence {
+    seed: u64,
+    /// How many were drawn, by kind.
+    drawn: [AtomicU64; 8],
+}
+
+impl Sequence {
+    const fn new(seed: u64) -> Self {
+        Self { seed, drawn: [const { AtomicU64::new(0) }; 8] }
+    }
+
+    fn draw(&self, kind: Kind) -> [u8; 32] {
+        let number = self.drawn[kind as usize].fetch_add(1, Ordering::Relaxed);
+        let hash = Sha256::new_with_prefix("blockseal ids");
+        hash.chain_update(self.seed.to_le_bytes())
+            .chain_update([kind as u8])
+            .chain_update(number.to_le_bytes())
+            .finalize()
+            .into()
+    }
+}
+
+/// The sequence of a process whose ids are fixed.
+static FIXED: OnceLock<Sequence> = OnceLock::new();
+
+/// From here on the ids that this process makes are those of `seed`, from its first. A process has one seed: a later one
+/// starts the first seed's ids again.
+///
+/// Nothing but ids follows from it: keys, nonces, salts, tokens and secret access keys are drawn elsewhere, from the operating
+/// system. Whoever keeps a home beyond the process must not fix its ids: the next process would make them again.
+pub fn fix(seed: u64) {
+    let sequence = FIXED.get_or_init(|| Sequence::new(seed));
+    sequence.drawn.iter().for_each(|drawn| drawn.store(0, Ordering::Relaxed));
+}
+
+/// Bytes for an id. Ids are no secrets, but a generator that fails is a machine on which nothing else is safe.
+fn draw(kind: Kind) -> [u8; 32] {
+    if let Some(sequence) = FIXED.get() {
+        return sequence.draw(kind);
+    }
+    let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the operating system's random generator answers (getrandom(2) after boot)");
     bytes
 }
 
-fn random_hex(digits: usize) -> String {
-    hex(&random::<32>())[..digits].to_owned()
+fn draw_16(kind: Kind) -> [u8; 16] {
+    *draw(kind).first_chunk().expect("32 bytes are more than 16")
+}
+
+fn draw_hex(kind: Kind, digits: usize) -> String {
+    hex(&draw(kind))[..digits].to_owned()
 }
 
 /// Lower-case hexadecimal digits of `bytes`.
@@ -44,15 +104,20 @@ pub fn unhex(digits: &str) -> Option<Vec<u8>> {
     if rest.is_empty() { bytes } else { None }
 }
 
-/// A random version 4 UUID (RFC 9562), as KMS key ids and request ids are.
+/// A random version 4 UUID (RFC 9562), as KMS key ids are.
 pub fn uuid() -> String {
-    uuid_of(random(), 4)
+    uuid_of(draw_16(Kind::Uuid), 4)
+}
+
+/// The same for a request.
+pub fn request_id() -> String {
+    uuid_of(draw_16(Kind::Request), 4)
 }
 
 /// A version 7 UUID (RFC 9562): the time of an event, in milliseconds since 1970, and random bits. So an event is found by
 /// its id without an index of random ids, into which every insertion would touch another page.
 pub fn event_id(millis: i64) -> String {
-    let mut bytes = random::<16>();
+    let mut bytes = draw_16(Kind::Event);
     bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
     uuid_of(bytes, 7)
 }
@@ -84,13 +149,13 @@ pub fn is_uuid(text: &str) -> bool {
 
 /// A string of 64 random hex digits, as grant ids and key material ids are.
 pub fn hex64() -> String {
-    random_hex(64)
+    draw_hex(Kind::Hex64, 64)
 }
 
 /// A new access key id: `prefix` (`AKIA`, or `ASIA` for a session) and 16 letters A-Z and digits 2-7.
 pub fn access_key_id(prefix: &str) -> String {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let letters = random::<16>().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+    let letters = draw_16(Kind::AccessKey).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
     prefix.chars().chain(letters).collect()
 }
 
@@ -200,14 +265,14 @@ string_id!(
 impl VolumeId {
     /// A new random volume id of 17 digits.
     pub fn random() -> Self {
-        Self(format!("vol-{}", random_hex(17)))
+        Self(format!("vol-{}", draw_hex(Kind::Volume, 17)))
     }
 }
 
 impl InstanceId {
     /// A new random instance id of 17 digits.
     pub fn random() -> Self {
-        Self(format!("i-{}", random_hex(17)))
+        Self(format!("i-{}", draw_hex(Kind::Instance, 17)))
     }
 }
 
@@ -215,7 +280,7 @@ impl DbiResourceId {
     /// A new random id: `db-` and the 26 base32 letters of 16 random bytes (the form is inferred from published samples).
     pub fn random() -> Self {
         const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-        let number = u128::from_be_bytes(random::<16>());
+        let number = u128::from_be_bytes(draw_16(Kind::DbInstance));
         // 26 letters are 130 bits: the last letter carries three bits of the number and two zero bits.
         let mut id = String::from("db-");
         for letter in 0..26u32 {
@@ -244,6 +309,17 @@ mod tests {
             );
             assert!(is_uuid(&uuid()));
         }
+    }
+
+    #[test]
+    fn the_ids_of_a_seed_are_the_same_and_those_of_a_kind_move_no_others() {
+        let (one, same, other) = (Sequence::new(7), Sequence::new(7), Sequence::new(8));
+        let first = one.draw(Kind::Volume);
+        assert_ne!(first, one.draw(Kind::Volume));
+        assert_ne!(first, one.draw(Kind::Instance));
+        assert_ne!(first, other.draw(Kind::Volume));
+        same.draw(Kind::Request);
+        assert_eq!(first, same.draw(Kind::Volume));
     }
 
     #[test]

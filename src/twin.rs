@@ -83,6 +83,12 @@ pub(crate) enum Protection {
     RequestSignature,
     /// Web pages and foreign host names are turned away before a request is read.
     Border,
+    /// Only users who may call are served over a Unix socket.
+    PeerCredentials,
+    /// An address that other machines can reach is served only to callers who are verified, and behind TLS.
+    Reachable,
+    /// A presigned URL is verified in every mode.
+    PresignedUrl,
     /// A lineage's manifest key is derived from its data key, not a part of it.
     KeyDerivation,
 }

@@ -7,6 +7,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::harness::full;
+
 /// How many inputs each parser gets.
 fn runs() -> u64 {
     number("BLOCKSEAL_FUZZ_RUNS", 2_000)
@@ -19,9 +21,20 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// Runs `check` on mutations of `corpus`. `weight` divides the count for checks that take long.
 #[track_caller]
 pub fn fuzz(corpus: &[Vec<u8>], weight: u64, check: impl Fn(&[u8])) {
+    fuzz_for((runs() / weight).max(1), corpus, check);
+}
+
+/// The same; under `tests/run --full` so many times the count.
+#[track_caller]
+pub fn fuzz_times(corpus: &[Vec<u8>], times: u64, check: impl Fn(&[u8])) {
+    fuzz_for(runs() * if full() { times } else { 1 }, corpus, check);
+}
+
+#[track_caller]
+fn fuzz_for(runs: u64, corpus: &[Vec<u8>], check: impl Fn(&[u8])) {
     assert!(!corpus.is_empty());
     let seed = number("BLOCKSEAL_FUZZ_SEED", 1);
-    for run in 0..(runs() / weight).max(1) {
+    for run in 0..runs {
         let input = mutated(corpus, seed, run);
         let start = hex::encode(&input[..input.len().min(256)]);
         let survived = catch_unwind(AssertUnwindSafe(|| check(&input))).is_ok();

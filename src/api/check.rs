@@ -8,7 +8,7 @@
 use serde_json::{Map, Value};
 
 use super::limits::{self, Limits};
-use super::{Kind, Need, Parameter, SERVICES, kms_unsupported};
+use super::{Kind, Need, Parameter, SERVICES, Wire, kms_unsupported};
 use crate::gate::Refusal;
 
 /// The refusal of a request to the operation called `name`; `None` if it keeps all limits, or if its service has none. Members that
@@ -21,6 +21,7 @@ pub(super) fn refusal(name: &str, request: &mut Value) -> Option<Refusal> {
         return None;
     }
     let code = match service.name {
+        "ec2" => return missing_of_ec2("", service.operation(name)?.parameters, request),
         "kms" | "cloudtrail" => "ValidationException",
         "iam" | "sts" => "ValidationError",
         _ => return None,
@@ -35,6 +36,42 @@ pub(super) fn refusal(name: &str, request: &mut Value) -> Option<Refusal> {
         status: 400,
         hint: None,
     })
+}
+
+/// EC2 says of one parameter that it is missing, by the name under which it is sent (the sentence is recorded of several
+/// parameters; that the first one in the request's order is told, and how one inside a list is named, are *assumed*).
+fn missing_of_ec2(path: &str, members: &[Parameter], given: &mut Map<String, Value>) -> Option<Refusal> {
+    let mut refusal = None;
+    for member in members {
+        let name = Wire::of("ec2").map_or_else(
+            || member.name.to_owned(),
+            |wire| match member.kind {
+                Kind::List(_) => wire.input_name(member.name),
+                _ => member.name.to_owned(),
+            },
+        );
+        let path = format!("{path}{name}");
+        let inner = match (member.kind, given.get_mut(member.name)) {
+            (kind, None | Some(Value::Null)) if member.need == Need::Required => {
+                given.insert(member.name.to_owned(), empty(kind));
+                let message = format!("The request must contain the parameter {path}");
+                Some(Refusal { code: "MissingParameter", message, status: 400, hint: None })
+            }
+            (Kind::Structure(members), Some(Value::Object(given))) => {
+                missing_of_ec2(&format!("{path}."), members, given)
+            }
+            (Kind::List(Kind::Structure(members)), Some(Value::Array(items))) => {
+                let missing = items.iter_mut().enumerate().filter_map(|(index, item)| {
+                    missing_of_ec2(&format!("{path}.{}.", index + 1), members, item.as_object_mut()?)
+                });
+                // Every item is filled in, whichever is told.
+                missing.collect::<Vec<_>>().into_iter().next()
+            }
+            _ => None,
+        };
+        refusal = refusal.or(inner);
+    }
+    refusal
 }
 
 struct Checker<'a> {
@@ -276,6 +313,25 @@ mod tests {
             said("CreateGrant", json!({"KeyId": "k", "GranteePrincipal": "p", "Operations": ["Decrypt", "Fly"]}));
         let list = "Value '[Decrypt, Fly]' at 'operations' failed to satisfy constraint: Member must satisfy constraint: [Member must satisfy enum value set: [Decrypt, ";
         assert!(operations.contains(list), "{operations}");
+    }
+
+    #[test]
+    fn ec2_names_the_one_parameter_that_is_missing() {
+        let missing = |name: &str| format!("MissingParameter: The request must contain the parameter {name}");
+        for (name, request, parameter) in [
+            ("AttachVolume", json!({}), "VolumeId"),
+            ("DeleteVolume", json!({"VolumeId": null}), "VolumeId"),
+            ("TerminateInstances", json!({}), "InstanceId"),
+            ("DescribeVolumes", json!({"Filters": [{"Name": "size", "Values": ["1"]}, {}]}), "Filter.2.Name"),
+            (
+                "CreateVolume",
+                json!({"TagSpecifications": [{"ResourceType": "volume", "Tags": [{"Value": "v"}]}]}),
+                "TagSpecification.1.Tag.1.Key",
+            ),
+        ] {
+            assert_eq!(said(name, request), missing(parameter), "{name}");
+        }
+        assert_eq!(said("CreateVolume", json!({"Size": 1})), "");
     }
 
     #[test]

@@ -136,8 +136,8 @@ pub(super) static EC2: Service = Service {
         .takes(&[
             Parameter::string("ImageId", "Id of an image; nothing is started from it."),
             Parameter::string("InstanceType", "Type, such as m7i.large; remembered and shown."),
-            Parameter::integer("MinCount", "At least so many.").obvious(),
-            Parameter::integer("MaxCount", "At most so many.").obvious(),
+            Parameter::integer("MinCount", "At least so many.").obvious().filled(1),
+            Parameter::integer("MaxCount", "At most so many.").obvious().filled(1),
             Parameter::string("Count", "How many: N or MIN:MAX.").ours(),
             Parameter::new(
                 "BlockDeviceMappings",

@@ -79,12 +79,14 @@ pub struct Parameter {
     pub positional: bool,
     /// The smallest number, or the shortest length of text or list, that botocore lets pass.
     pub min: Option<i64>,
+    /// The number that the command line sends where none is given, as the AWS CLI does.
+    pub filled: Option<i64>,
 }
 
 impl Parameter {
     /// An optional parameter of AWS.
     pub const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
-        Self { name, kind, help, need: Need::Optional, ours: false, positional: false, min: None }
+        Self { name, kind, help, need: Need::Optional, ours: false, positional: false, min: None, filled: None }
     }
 
     /// An optional text.
@@ -150,6 +152,12 @@ impl Parameter {
     #[must_use]
     pub const fn at_least(self, min: i64) -> Self {
         Self { min: Some(min), ..self }
+    }
+
+    /// The same parameter, for which the command line sends a number of its own where none is given.
+    #[must_use]
+    pub const fn filled(self, number: i64) -> Self {
+        Self { filled: Some(number), ..self }
     }
 
     /// Its option on the command line, without dashes in front: `kms-key-id`.

@@ -116,6 +116,11 @@ fn request(
         };
         request.insert(parameter.name.to_owned(), value);
     }
+    for parameter in parameters {
+        if let Some(number) = parameter.filled {
+            request.entry(parameter.name).or_insert_with(|| number.into());
+        }
+    }
     let complaints = api::validate(parameters, &request);
     if complaints.is_empty() {
         Ok(request)

@@ -1,7 +1,11 @@
 //! Every attachment of a home at once: how many there are, and their end.
 
+use std::time::{Duration, Instant};
+
 use rusqlite::params;
 
+use crate::export::Statistics;
+use crate::export::control;
 use crate::gate::ServiceError;
 use crate::ids::VolumeId;
 use crate::store::{Home, StoreError};
@@ -12,6 +16,24 @@ use super::table;
 /// How many volumes are attached, as the state has it.
 pub fn count_attached(home: &Home) -> Result<usize, ServiceError> {
     Ok(attached(home)?.len())
+}
+
+/// What the exporters of attached volumes did so far. One that is slow to answer is left out, and so are those behind it once
+/// `patience` is over.
+///
+/// # Errors
+/// If the state cannot be read.
+pub fn traffic(home: &Home, patience: Duration) -> Result<Vec<(VolumeId, Statistics)>, ServiceError> {
+    let deadline = Instant::now() + patience;
+    let mut told = Vec::new();
+    for id in attached(home)? {
+        if Instant::now() < deadline
+            && let Ok(status) = control::probe(home.dir(), &id)
+        {
+            told.push((id, status.statistics));
+        }
+    }
+    Ok(told)
 }
 
 /// Ends the process of every attached volume, by force if one does not end by itself. The state is left as it is: this is for

@@ -12,9 +12,9 @@ use super::record::{self, Fields};
 pub(super) fn run_request(request: &RunInstancesRequest) -> Value {
     let mut image = Fields::default();
     image.put("imageId", request.image_id.as_ref());
-    let (least, most) = request.counts().unwrap_or((1, 1));
-    image.put("minCount", Some(least));
-    image.put("maxCount", Some(most));
+    let (least, most) = request.counts().unwrap_or_default();
+    image.put("minCount", least);
+    image.put("maxCount", most);
     image.put("keyName", request.key_name.as_ref());
     let mappings = request.block_device_mappings.iter().map(|mapping| {
         let mut fields = Fields::default();

@@ -16,7 +16,7 @@ pub struct RunInstancesRequest {
     /// The type, such as `m7i.large`; `m1.small` if none is named. It is remembered and shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<String>,
-    /// At least so many; 1 if nothing is said (*ours*: AWS demands it of all but its CLI).
+    /// At least so many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_count: Option<i64>,
     /// At most so many; as many as the least if nothing is said (*ours*).
@@ -49,17 +49,15 @@ pub struct RunInstancesRequest {
 }
 
 impl RunInstancesRequest {
-    /// The least and the most that are asked for; `None` if `Count` is not of its form.
-    pub(super) fn counts(&self) -> Option<(i64, i64)> {
-        let given = match self.count.as_deref() {
-            None => None,
+    /// The least and the most that are asked for, by `Count` if it is given; `None` if that is not of its form.
+    pub(super) fn counts(&self) -> Option<(Option<i64>, Option<i64>)> {
+        match self.count.as_deref() {
+            None => Some((self.min_count, self.max_count)),
             Some(text) => {
                 let (least, most) = text.split_once(':').unwrap_or((text, text));
-                Some((least.parse().ok()?, most.parse().ok()?))
+                Some((Some(least.parse().ok()?), Some(most.parse().ok()?)))
             }
-        };
-        let least = self.min_count.or(given.map(|(least, _)| least)).unwrap_or(1);
-        Some((least, self.max_count.or(given.map(|(_, most)| most)).unwrap_or(least)))
+        }
     }
 }
 

@@ -198,6 +198,9 @@ fn count(request: &RunInstancesRequest) -> Result<i64, ServiceError> {
         let given = params::short(request.count.as_deref().unwrap_or_default());
         invalid(format!("count must be of the form MINCOUNT or MINCOUNT:MAXCOUNT, not '{given}'"))
     })?;
+    let missing =
+        |name| ServiceError::refused("MissingParameter", format!("The request must contain the parameter {name}"));
+    let (least, most) = (least.ok_or_else(|| missing("MinCount"))?, most.ok_or_else(|| missing("MaxCount"))?);
     // The wordings are *assumed*.
     for (name, value) in [("minCount", least), ("maxCount", most)] {
         if value < 1 {

@@ -59,7 +59,7 @@ impl<'h> Call<'h> {
             account,
             region,
             via: None,
-            request_id: ids::uuid(),
+            request_id: ids::request_id(),
             source_ip: "127.0.0.1".to_owned(),
             user_agent: concat!("blockseal/", env!("CARGO_PKG_VERSION")).to_owned(),
             trace: None,
@@ -92,7 +92,7 @@ impl<'h> Call<'h> {
     pub fn through_as(&self, via: &str, shown_as: &str) -> Self {
         Self {
             via: Some(via.to_owned()),
-            request_id: ids::uuid(),
+            request_id: ids::request_id(),
             source_ip: shown_as.to_owned(),
             user_agent: shown_as.to_owned(),
             ..self.clone()

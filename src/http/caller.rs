@@ -13,6 +13,7 @@ use crate::iam::Principal;
 use crate::iam_service::credentials::{self, Credentials, CredentialsError};
 use crate::ids::{AccountId, Region};
 use crate::store::Home;
+use crate::twin::{self, Protection};
 
 /// Who is let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +98,9 @@ pub(super) fn identify<'h>(
                 .map_err(Failure::Signature)?;
             Caller { call: credentials.call(home, region), is_unverified: false }
         }
-        Err(CredentialsError::Unknown) if auth == Auth::Open && !signature.presigned => {
+        Err(CredentialsError::Unknown)
+            if auth == Auth::Open && (!signature.presigned || twin::is_off(Protection::PresignedUrl)) =>
+        {
             let account = signature.access_key_id.parse().unwrap_or_else(|_| account.clone());
             Caller { call: Call::direct(home, Principal::Root(account), region), is_unverified: true }
         }
@@ -118,4 +121,44 @@ const MAX_USER_AGENT: usize = 1000;
 /// say).
 fn skew(words: Words) -> SignedDuration {
     SignedDuration::from_mins(if words == Words::Json { 5 } else { 15 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use axum::body::Bytes;
+    use axum::http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::twin::without;
+
+    /// Who a URL calls as that somebody made up, with an access key nobody has: what a page may make a browser open.
+    fn caller_of_a_made_up_url(home: &Home) -> Result<String, Failure> {
+        let date = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let query = format!(
+            "Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE\
+             %2F{}%2Fus-east-1%2Fsts%2Faws4_request&X-Amz-Date={date}&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature={}",
+            &date[..8],
+            "0".repeat(64)
+        );
+        let headers = HeaderMap::from_iter([(axum::http::header::HOST, "localhost".parse().unwrap())]);
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let request = Request { method: Method::GET, path: "/".to_owned(), query, headers, body: Bytes::new(), source };
+        let signature = Signature::of(&request).unwrap();
+        let mode = (Auth::Open, &"123456789012".parse().unwrap());
+        let caller = identify(home, &Known::default(), mode, &signature, &request, Words::Query)?;
+        assert!(caller.is_unverified);
+        Ok(caller.call.principal.arn())
+    }
+
+    #[test]
+    fn a_made_up_url_is_nobodys_in_open_mode_either() {
+        let base = tempfile::tempdir().unwrap();
+        let home = Home::open(&base.path().join("home")).unwrap();
+        let refused = caller_of_a_made_up_url(&home);
+        assert!(matches!(refused, Err(Failure::UnknownKey)), "{refused:?}");
+        let root = without(Protection::PresignedUrl, || caller_of_a_made_up_url(&home));
+        assert_eq!(root.unwrap(), "arn:aws:iam::123456789012:root");
+    }
 }

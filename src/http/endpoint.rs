@@ -12,15 +12,16 @@ use serde_json::{Value, json};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::caller;
-use super::failure::Failure;
+use super::failure::{Failure, Words};
 use super::log;
 use super::protocol::{self, Answer, Protocol};
 use super::request::Request;
 use super::server::{Peer, Server};
 use super::signature::{Signature, SignatureError};
 use crate::api::{Operation, SERVICES, Wire};
-use crate::gate::{ServiceError, chain};
+use crate::gate::{Call, ServiceError, chain};
 use crate::ids;
+use crate::store::Home;
 
 /// The largest body that is taken: no request of these services comes near it.
 const MAX_BODY: usize = 1 << 20;
@@ -36,6 +37,19 @@ pub(super) async fn aws(
     State(server): State<Arc<Server>>,
     Extension(peer): Extension<Peer>,
     request: axum::extract::Request,
+) -> Response<Body> {
+    respond(server, peer, request, answer).await
+}
+
+/// Works an answer out, for which the request may have come too late, and notes what the log is told of it.
+pub(super) type Work = fn(&Server, &Request, Result<(), Failure>, &mut Told) -> Answer;
+
+/// Reads a request and has it answered when its turn has come.
+pub(super) async fn respond(
+    server: Arc<Server>,
+    peer: Peer,
+    request: axum::extract::Request,
+    work: Work,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, MAX_BODY)).await;
@@ -60,7 +74,7 @@ pub(super) async fn aws(
             Ok(turn) => (Ok(()), Some(turn)),
             Err(failure) => (Err(failure), None),
         };
-        let answer = answer(&server, &request, may_run, &mut told);
+        let answer = work(&server, &request, may_run, &mut told);
         tell(&server, &request, &answer, &told, began.elapsed());
         (answer, told.request_id)
     });
@@ -84,20 +98,20 @@ fn whole(parts: Parts, body: Bytes, peer: Peer) -> Request {
 
 /// What the log and the counters hear of a request.
 #[derive(Default)]
-struct Told {
-    request_id: String,
-    service: &'static str,
+pub(super) struct Told {
+    pub(super) request_id: String,
+    pub(super) service: &'static str,
     /// The operation's name, if AWS has it.
-    operation: Option<String>,
+    pub(super) operation: Option<String>,
     access_key_id: Option<String>,
     principal: Option<String>,
     region: Option<String>,
     /// Why the machine failed, in full.
-    cause: Option<String>,
+    pub(super) cause: Option<String>,
 }
 
 fn answer(server: &Server, request: &Request, may_run: Result<(), Failure>, told: &mut Told) -> Answer {
-    told.request_id = ids::uuid();
+    told.request_id = ids::request_id();
     let signature = Signature::of(request);
     let wire = wire_of(request, signature.as_ref().ok());
     let spoken = wire.as_ref().copied().unwrap_or_else(|_| fallback(request));
@@ -157,36 +171,42 @@ fn run(
     told: &mut Told,
 ) -> Result<(&'static Operation, Value), Failure> {
     let signature = signature.map_err(Failure::Signature)?;
-    told.access_key_id = Some(signature.access_key_id.clone());
-    let words = protocol.words(wire);
     let home = server.home.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let home = home.as_ref().ok_or_else(|| ServiceError::machine("the home could not be opened after a reset"))?;
-    let mut caller = caller::identify(
-        home,
-        &server.known,
-        (server.options.auth, &server.options.account),
-        &signature,
-        request,
-        words,
-    )?;
-    caller.call.request_id.clone_from(&told.request_id);
-    told.principal = Some(caller.call.principal.arn());
-    told.region = Some(caller.call.region.to_string());
-    if caller.is_unverified && !server.has_told_of_root.swap(true, Ordering::Relaxed) {
-        let who = json!({ "access_key_id": signature.access_key_id, "principal": told.principal });
-        log::warning("policies are judged as root: nobody here has this access key (--auth open)", who);
-    }
+    let call = let_in(server, home.as_ref(), request, &signature, (protocol.words(wire), &mut *told))?;
     let name = protocol.operation(wire, request)?;
     let operation = operation_of(wire, &name)?;
     told.operation = Some(name);
     let arguments = protocol.arguments(wire, operation, request)?;
     // A panic is a bug, and must not be one more: the answer is an error like any other, and the next request is served.
-    let result = catch_unwind(AssertUnwindSafe(|| (operation.run)(&caller.call, Value::Object(arguments))))
+    let result = catch_unwind(AssertUnwindSafe(|| (operation.run)(&call, Value::Object(arguments))))
         .unwrap_or_else(|_| Err(ServiceError::machine(format!("{} panicked", operation.name))))?;
     Ok((operation, result))
 }
 
-fn operation_of(wire: &Wire, name: &str) -> Result<&'static Operation, Failure> {
+/// The call of whoever signed a request, if he shows that he may make one.
+pub(super) fn let_in<'h>(
+    server: &Server,
+    home: Option<&'h Home>,
+    request: &Request,
+    signature: &Signature,
+    (words, told): (Words, &mut Told),
+) -> Result<Call<'h>, Failure> {
+    told.access_key_id = Some(signature.access_key_id.clone());
+    let home = home.ok_or_else(|| ServiceError::machine("the home could not be opened after a reset"))?;
+    let mode = (server.options.auth, &server.options.account);
+    let caller::Caller { mut call, is_unverified } =
+        caller::identify(home, &server.known, mode, signature, request, words)?;
+    call.request_id.clone_from(&told.request_id);
+    told.principal = Some(call.principal.arn());
+    told.region = Some(call.region.to_string());
+    if is_unverified && !server.has_told_of_root.swap(true, Ordering::Relaxed) {
+        let who = json!({ "access_key_id": signature.access_key_id, "principal": told.principal });
+        log::warning("policies are judged as root: nobody here has this access key (--auth open)", who);
+    }
+    Ok(call)
+}
+
+pub(super) fn operation_of(wire: &Wire, name: &str) -> Result<&'static Operation, Failure> {
     let service = SERVICES.iter().find(|service| service.name == wire.service);
     match service.and_then(|service| service.operation(name)) {
         Some(operation) => Ok(operation),

@@ -10,9 +10,11 @@ use std::task::{Context, Poll};
 use nix::unistd::Uid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use super::server::Peer;
 use super::{Listen, ServeError};
+use crate::twin::{self, Protection};
 
 /// A socket that is listened at. A Unix socket's name is taken away when it is dropped.
 pub(super) enum Listener {
@@ -40,11 +42,12 @@ impl Listener {
     }
 
     /// Where it listens, as a client is told.
-    pub(super) fn url(&self) -> String {
+    pub(super) fn url(&self, has_tls: bool) -> String {
+        let scheme = if has_tls { "https" } else { "http" };
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("http://{address}"),
-                Err(_) => "http".to_owned(),
+                Ok(address) => format!("{scheme}://{address}"),
+                Err(_) => scheme.to_owned(),
             },
             Self::Unix { path, .. } => format!("unix:{}", path.display()),
         }
@@ -63,7 +66,8 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let uid = Uid::from_raw(stream.peer_cred()?.uid());
                 let peer = Peer { source: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true };
-                Ok((Stream::Unix(stream), served.contains(&uid).then_some(peer)))
+                let is_served = served.contains(&uid) || twin::is_off(Protection::PeerCredentials);
+                Ok((Stream::Unix(stream), is_served.then_some(peer)))
             }
         }
     }
@@ -89,6 +93,7 @@ fn make_way(path: &Path) -> Result<(), ServeError> {
 /// A connection's stream.
 pub(super) enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -96,6 +101,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, into),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
@@ -105,6 +111,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, from),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, from),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, from),
         }
     }
@@ -116,6 +123,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, from),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, from),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, from),
         }
     }
@@ -127,6 +135,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -134,7 +143,37 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::without;
+
+    /// Whether somebody who runs as this user is let in where `served` may call.
+    fn is_let_in(served: &[Uid]) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let mut listener = Listener::bind(&Listen::Unix(path.clone())).await.unwrap();
+            let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            listener.accept(served).await.unwrap().1.is_some()
+        })
+    }
+
+    /// The kernel says who is at the other end, and the twin does not ask it.
+    #[test]
+    fn another_user_is_not_let_in_over_a_unix_socket() {
+        let own = Uid::effective();
+        let others = [Uid::from_raw(own.as_raw() ^ 1), Uid::from_raw(own.as_raw() ^ 2)];
+        assert!(is_let_in(&[others[0], own]));
+        assert!(!is_let_in(&others));
+        assert!(!is_let_in(&[]));
+        assert!(without(Protection::PeerCredentials, || is_let_in(&others)));
     }
 }

@@ -5,6 +5,14 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::export::Statistics;
+use crate::ids::VolumeId;
+use crate::store::{Home, StoreError};
+use crate::trail::{self, Use};
+
+/// As records name the service.
+const KMS: &str = "kms.amazonaws.com";
+
 /// Upper bounds of the latencies' buckets, in microseconds.
 const BOUNDS: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
 
@@ -27,11 +35,27 @@ struct Counts {
 #[derive(Default)]
 pub(super) struct Metrics {
     counts: Mutex<Counts>,
+    uses: Mutex<Uses>,
 }
+
+/// Uses of KMS, as the records of the trail tell them: also those by services, and by other processes.
+#[derive(Default)]
+struct Uses {
+    counts: BTreeMap<Use, u64>,
+    /// The last record that is counted.
+    place: i64,
+}
+
+/// Records that are counted in one transaction, so that it keeps nobody waiting.
+const RECORDS: usize = 2_000;
+
+/// The most transactions of a look. What is left is counted by the next one.
+const MOST_READS: usize = 100;
 
 /// What is asked for at the moment of a look, and not counted on the way.
 pub(super) struct Gauges {
     pub(super) attached: Option<usize>,
+    pub(super) traffic: Vec<(VolumeId, Statistics)>,
     pub(super) connections: usize,
     pub(super) running: usize,
 }
@@ -54,6 +78,35 @@ impl Metrics {
     /// Counts a request that was turned away at the border.
     pub(super) fn turned_away(&self) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).turned_away += 1;
+    }
+
+    /// Counts uses of KMS from the home's newest record on.
+    pub(super) fn begin(&self, home: &Home) -> Result<(), StoreError> {
+        let place = home.read(trail::newest)?;
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).place = place;
+        Ok(())
+    }
+
+    /// Counts the uses of KMS that were recorded since the last look.
+    pub(super) fn look(&self, home: &Home) -> Result<(), StoreError> {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Uses { counts, place } = &mut *uses;
+        for _ in 0..MOST_READS {
+            let mut found = BTreeMap::new();
+            let last = home.read(|tx| {
+                // What is run anew begins anew.
+                found.clear();
+                trail::count_uses(tx, KMS, *place, RECORDS, &mut found)
+            })?;
+            if last == *place {
+                break;
+            }
+            *place = last;
+            for (used, count) in found {
+                *counts.entry(used).or_default() += count;
+            }
+        }
+        Ok(())
     }
 
     /// All of it as text.
@@ -82,11 +135,35 @@ impl Metrics {
             head(&mut text, "blockseal_attached_volumes", "gauge", "Volumes that are attached now.");
             let _ = writeln!(text, "blockseal_attached_volumes {attached}");
         }
+        let volume_counters = [
+            ("blockseal_volume_read_bytes_total", "Bytes read from an attached volume since it was attached."),
+            ("blockseal_volume_written_bytes_total", "Bytes written to an attached volume since it was attached."),
+        ];
+        for (index, (name, help)) in volume_counters.into_iter().enumerate() {
+            head(&mut text, name, "counter", help);
+            for (volume, statistics) in &gauges.traffic {
+                let bytes = [statistics.bytes_read, statistics.bytes_written][index];
+                let _ = writeln!(text, "{name}{{volume=\"{volume}\"}} {bytes}");
+            }
+        }
+        self.kms_uses(&mut text);
         head(&mut text, "blockseal_connections", "gauge", "Connections that are open now.");
         let _ = writeln!(text, "blockseal_connections {}", gauges.connections);
         head(&mut text, "blockseal_running_operations", "gauge", "Operations that run now.");
         let _ = writeln!(text, "blockseal_running_operations {}", gauges.running);
         text
+    }
+}
+
+impl Metrics {
+    fn kms_uses(&self, text: &mut String) {
+        let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = "blockseal_kms_uses_total";
+        head(text, name, "counter", "Calls to KMS in the trail, by operation, calling service and code.");
+        for (Use { operation, via, code }, count) in &uses.counts {
+            let (via, code) = (via.as_deref().unwrap_or("direct"), code.as_deref().unwrap_or("ok"));
+            let _ = writeln!(text, "{name}{{operation=\"{operation}\",via=\"{via}\",code=\"{code}\"}} {count}");
+        }
     }
 }
 
@@ -109,7 +186,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered("kms", "Decrypt", "ok", Duration::from_micros(300));
         metrics.answered("kms", "Decrypt", "DisabledException", Duration::from_secs(2));
-        let text = metrics.text(&Gauges { attached: Some(1), connections: 2, running: 3 });
+        let text = metrics.text(&Gauges { attached: Some(1), traffic: Vec::new(), connections: 2, running: 3 });
         for line in [
             "blockseal_operations_total{service=\"kms\",operation=\"Decrypt\",code=\"ok\"} 1",
             "blockseal_operations_total{service=\"kms\",operation=\"Decrypt\",code=\"DisabledException\"} 1",

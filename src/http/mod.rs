@@ -7,15 +7,18 @@
 mod border;
 mod caller;
 mod endpoint;
+mod explained;
 mod failure;
 mod listener;
 mod log;
 mod metrics;
 mod own;
 mod protocol;
+mod rehearsal;
 mod request;
 mod server;
 mod signature;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +26,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use caller::Auth;
+#[doc(hidden)]
+pub use rehearsal::Rehearsal;
 pub use server::serve;
+pub use tls::TlsFiles;
 
 use crate::ids::AccountId;
 
@@ -67,12 +73,17 @@ pub struct Options {
     pub account: AccountId,
     /// Names, beside the loopback ones, by which clients may call this server.
     pub hosts: Vec<String>,
+    /// What connections over TCP are secured with.
+    pub tls: Option<TlsFiles>,
     /// Whether the home is thrown away at the end, so that no volume stays attached.
     pub is_ephemeral: bool,
     /// Whether `POST /_blockseal/reset` may empty the home.
     pub may_reset: bool,
     /// Whether the home's clock stands still while the server runs.
     pub freezes_clock: bool,
+    /// Fixes the ids that are made, from its first, also after a reset; only where the home is thrown away at the end, or an
+    /// id could be made twice.
+    pub seed: Option<u64>,
     /// Whether every request is logged.
     pub log_requests: bool,
 }
@@ -83,9 +94,17 @@ pub struct Options {
 pub enum ServeError {
     /// An address that others can reach, without what that demands.
     #[error(
-        "{0} can be reached from other machines, and this server speaks to this machine only: listen at a loopback address or at unix:PATH"
+        "{0} can be reached from other machines: that takes --auth strict with --tls-cert and --tls-key; or listen at a loopback address or at unix:PATH"
     )]
     NotLoopback(SocketAddr),
+    /// A certificate or a key that cannot be used.
+    #[error("cannot use {}: {why}", .path.display())]
+    Tls {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The address or the socket cannot be had.
     #[error("cannot listen at {place}")]
     Bind {

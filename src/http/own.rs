@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -13,6 +14,9 @@ use super::metrics::Gauges;
 use super::server::{CONNECTIONS, Peer, Server, TURNS, empty};
 use crate::api::SERVICES;
 use crate::ec2;
+
+/// How long a look at the counters may wait for the processes of attached volumes.
+const VOLUMES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// `GET /_blockseal/health`: that the server answers, and what it has.
 pub(super) async fn health(Extension(peer): Extension<Peer>) -> Response<Body> {
@@ -31,10 +35,15 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>, Extension(peer): 
     }
     let looked = tokio::task::spawn_blocking(move || {
         let home = server.home.read().unwrap_or_else(PoisonError::into_inner);
-        let attached = home.as_ref().and_then(|home| ec2::count_attached(home).ok());
+        let home = home.as_ref();
+        let attached = home.and_then(|home| ec2::count_attached(home).ok());
+        let traffic = home.and_then(|home| ec2::traffic(home, VOLUMES_PATIENCE).ok()).unwrap_or_default();
+        if let Some(Err(error)) = home.map(|home| server.metrics.look(home)) {
+            log::warning("uses of KMS could not be counted", json!({ "cause": error.to_string() }));
+        }
         let connections = CONNECTIONS - server.connections.available_permits();
         let running = TURNS - server.turns.available_permits();
-        server.metrics.text(&Gauges { attached, connections, running })
+        server.metrics.text(&Gauges { attached, traffic, connections, running })
     });
     match looked.await {
         Ok(text) => answer(200, "text/plain; version=0.0.4; charset=utf-8", text),
@@ -60,7 +69,7 @@ pub(super) async fn reset(State(server): State<Arc<Server>>, Extension(peer): Ex
 }
 
 /// As a server that has no such page.
-fn absent() -> Response<Body> {
+pub(super) fn absent() -> Response<Body> {
     answer(404, "application/json", json!({"message": "not found"}).to_string())
 }
 

@@ -24,17 +24,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::Uid;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use super::caller::Known;
 use super::listener::{Listener, Stream};
 use super::metrics::Metrics;
-use super::{Auth, Listen, Options, ServeError, border, endpoint, log, own};
+use super::{Auth, Listen, Options, ServeError, border, endpoint, explained, log, own, tls};
 use crate::gate::{self, ServiceError};
 use crate::store::Home;
-use crate::{ec2, kms};
+use crate::{ec2, ids, kms};
 
 /// The most connections; further ones wait to be accepted.
 pub(super) const CONNECTIONS: usize = 1024;
@@ -54,12 +56,36 @@ pub(super) struct Server {
     pub(super) home: RwLock<Option<Home>>,
     /// Opens the home anew after it was emptied.
     open: Box<dyn Fn() -> Result<Home, ServiceError> + Send + Sync>,
+    tls: Option<TlsAcceptor>,
     pub(super) options: Options,
     pub(super) known: Known,
     pub(super) metrics: Metrics,
     pub(super) turns: Arc<Semaphore>,
     pub(super) connections: Arc<Semaphore>,
     pub(super) has_told_of_root: AtomicBool,
+}
+
+impl Server {
+    pub(super) fn of(
+        home: Home,
+        open: Box<dyn Fn() -> Result<Home, ServiceError> + Send + Sync>,
+        tls: Option<TlsAcceptor>,
+        options: Options,
+    ) -> Result<Self, ServiceError> {
+        let metrics = Metrics::default();
+        metrics.begin(&home)?;
+        Ok(Self {
+            home: RwLock::new(Some(home)),
+            open,
+            tls,
+            options,
+            known: Known::default(),
+            metrics,
+            turns: Arc::new(Semaphore::new(TURNS)),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            has_told_of_root: AtomicBool::new(false),
+        })
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -81,25 +107,14 @@ pub fn serve(
     options: Options,
     ready: impl FnOnce(&str),
 ) -> Result<(), ServiceError> {
-    if let Listen::Tcp(address) = &options.listen
-        && !address.ip().is_loopback()
-    {
-        return Err(ServiceError::machine(ServeError::NotLoopback(*address)));
-    }
+    tls::refuse_reachable(&options).map_err(ServiceError::machine)?;
+    let tls = options.tls.as_ref().map(tls::acceptor).transpose().map_err(ServiceError::machine)?;
     log::log_requests(options.log_requests);
+    options.seed.into_iter().for_each(ids::fix);
     let home = open()?;
     // A server that was killed may have left it standing.
     home.freeze_clock(options.freezes_clock)?;
-    let server = Arc::new(Server {
-        home: RwLock::new(Some(home)),
-        open: Box::new(open),
-        options,
-        known: Known::default(),
-        metrics: Metrics::default(),
-        turns: Arc::new(Semaphore::new(TURNS)),
-        connections: Arc::new(Semaphore::new(CONNECTIONS)),
-        has_told_of_root: AtomicBool::new(false),
-    });
+    let server = Arc::new(Server::of(home, Box::new(open), tls, options)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(TURNS + 8)
@@ -123,13 +138,8 @@ async fn run(server: Arc<Server>, ready: impl FnOnce(&str)) -> Result<(), ServeE
     let mut interrupted = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
     let mut listener = Listener::bind(&server.options.listen).await?;
     warn_of_what_is_open(&server);
-    ready(&listener.url());
-    let router = Router::new()
-        .route("/_blockseal/health", get(own::health))
-        .route("/_blockseal/reset", post(own::reset))
-        .route("/metrics", get(own::metrics))
-        .fallback(endpoint::aws)
-        .with_state(server.clone());
+    ready(&listener.url(server.tls.is_some()));
+    let router = router(&server);
     let (end, ended) = watch::channel(());
     let housekeeping = tokio::spawn(keep_house(server.clone()));
     {
@@ -160,6 +170,17 @@ async fn run(server: Arc<Server>, ready: impl FnOnce(&str)) -> Result<(), ServeE
     Ok(())
 }
 
+/// What answers which path.
+pub(super) fn router(server: &Arc<Server>) -> Router {
+    Router::new()
+        .route("/_blockseal/health", get(own::health))
+        .route("/_blockseal/explain", post(explained::explain))
+        .route("/_blockseal/reset", post(own::reset))
+        .route("/metrics", get(own::metrics))
+        .fallback(endpoint::aws)
+        .with_state(server.clone())
+}
+
 /// Takes connections for ever.
 async fn accept(server: &Arc<Server>, listener: &mut Listener, router: &Router, ended: &watch::Receiver<()>) {
     let users = served_users(server);
@@ -179,15 +200,38 @@ async fn accept(server: &Arc<Server>, listener: &mut Listener, router: &Router, 
             log::warning("a connection of another user of this machine was refused", json!({}));
             continue;
         };
-        let (server, router, ended) = (server.clone(), router.clone(), ended.clone());
+        let (server, router, mut ended) = (server.clone(), router.clone(), ended.clone());
         tokio::spawn(async move {
-            connection(server, router, stream, peer, ended).await;
+            if let Some(stream) = secured(&server, stream, &mut ended).await {
+                connection(server, router, stream, peer, ended).await;
+            }
             drop(permit);
         });
     }
 }
 
-async fn connection(server: Arc<Server>, router: Router, stream: Stream, peer: Peer, mut ended: watch::Receiver<()>) {
+/// The stream behind TLS, where that is asked for; `None` if the client does not come to it in time, or the server ends.
+async fn secured(server: &Server, stream: Stream, ended: &mut watch::Receiver<()>) -> Option<Stream> {
+    let (tcp, tls) = match (stream, &server.tls) {
+        (Stream::Tcp(tcp), Some(tls)) => (tcp, tls),
+        (stream, _) => return Some(stream),
+    };
+    let mut handshake = pin!(tokio::time::timeout(HEAD_PATIENCE, tls.accept(tcp)));
+    let mut told = pin!(ended.changed());
+    poll_fn(|context| match told.as_mut().poll(context) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => handshake.as_mut().poll(context).map(|shaken| Some(Stream::Tls(Box::new(shaken.ok()?.ok()?)))),
+    })
+    .await
+}
+
+pub(super) async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    server: Arc<Server>,
+    router: Router,
+    stream: S,
+    peer: Peer,
+    mut ended: watch::Receiver<()>,
+) {
     let router = router.layer(Extension(peer));
     let service = service_fn(move |request: Request<Incoming>| {
         let refused = border::refusal(request.headers(), request.uri(), &server.options.hosts);
@@ -294,8 +338,10 @@ pub(super) fn empty(server: &Server) -> Result<(), ServiceError> {
         remove_contents(&path).map_err(ServiceError::machine)?;
     }
     server.known.forget();
+    server.options.seed.into_iter().for_each(ids::fix);
     let home = (server.open)()?;
     home.freeze_clock(server.options.freezes_clock)?;
+    server.metrics.begin(&home)?;
     *slot = Some(home);
     Ok(())
 }

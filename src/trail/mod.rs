@@ -12,6 +12,7 @@ mod record;
 mod report;
 mod signature;
 mod tree;
+mod uses;
 mod verify;
 
 use crate::store::StoreError;
@@ -26,6 +27,7 @@ pub use report::{
     timeline,
 };
 pub use signature::{PublicKey, SignatureError, SigningKey};
+pub use uses::{Use, count_uses};
 pub use verify::{Chain, Damage, Report, VerifyError, verify, verify_home};
 
 /// The store has something that this program does not write.

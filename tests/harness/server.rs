@@ -33,7 +33,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("blockseal serves at ");
         let url = url.unwrap_or_else(|| panic!("{line}{}", log_of(home))).to_owned();
-        let address = url.strip_prefix("http://").unwrap().to_owned();
+        let address = url.split_once("://").unwrap().1.to_owned();
         Self { child, url, address }
     }
 

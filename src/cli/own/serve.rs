@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Outcome, Verb, arguments, init};
-use crate::api::Parameter;
+use crate::api::{Kind, Parameter};
 use crate::cli::session::default_account;
 use crate::cli::{CliError, Session};
 use crate::gate::{Call, ServiceError};
-use crate::http::{self, Auth, Listen, Options, ServeError};
+use crate::http::{self, Auth, Listen, Options, ServeError, TlsFiles};
 use crate::iam::Principal;
 
 pub(super) static SERVE: Verb = Verb {
@@ -26,6 +26,8 @@ pub(super) static SERVE: Verb = Verb {
         )
         .ours(),
         Parameter::strings("Host", "Names beside localhost by which clients may call this server.").ours(),
+        Parameter::string("TlsCert", "A file with a certificate in PEM: the server then speaks TLS.").ours(),
+        Parameter::string("TlsKey", "The file with the certificate's private key in PEM.").ours(),
         Parameter::boolean("Ephemeral", "Serve a temporary home that is gone at exit.").ours(),
         Parameter::string(
             "Init",
@@ -34,6 +36,7 @@ pub(super) static SERVE: Verb = Verb {
         .ours(),
         Parameter::boolean("EnableReset", "Let POST /_blockseal/reset empty the home.").ours(),
         Parameter::boolean("FrozenClock", "Let the home's clock stand still until `clock advance` moves it.").ours(),
+        Parameter::new("Seed", Kind::Long, "Make the same ids every time; goes with --ephemeral.").ours(),
         Parameter::boolean("Quiet", "Log what is out of order and not every request.").ours(),
     ],
     run,
@@ -46,10 +49,13 @@ struct Given {
     auth: Option<String>,
     #[serde(default)]
     host: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     ephemeral: Option<bool>,
     init: Option<PathBuf>,
     enable_reset: Option<bool>,
     frozen_clock: Option<bool>,
+    seed: Option<i64>,
     quiet: Option<bool>,
 }
 
@@ -63,14 +69,28 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
         Some("strict") => Auth::Strict,
         Some(other) => return Err(CliError::parameter("--auth", format!("'{other}' is neither open nor strict"))),
     };
+    let is_ephemeral = given.ephemeral == Some(true);
+    if given.seed.is_some() && !is_ephemeral {
+        return Err(CliError::parameter(
+            "--seed",
+            "goes with --ephemeral: in a home that stays, ids would be made twice",
+        ));
+    }
+    let tls = match (given.tls_cert, given.tls_key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => return Err(CliError::grammar("--tls-cert and --tls-key go together")),
+    };
     let options = Options {
         listen,
         auth,
         account: session.globals.account.clone().map_or_else(default_account, Ok)?,
         hosts: given.host,
-        is_ephemeral: given.ephemeral == Some(true),
+        tls,
+        is_ephemeral,
         may_reset: given.enable_reset == Some(true),
         freezes_clock: given.frozen_clock == Some(true),
+        seed: given.seed.map(i64::cast_unsigned),
         log_requests: given.quiet != Some(true),
     };
     let temporary = if options.is_ephemeral { Some(Temporary::make()?) } else { None };
@@ -98,6 +118,7 @@ fn run(session: &Session, given: Value) -> Result<Outcome, CliError> {
 fn failure(error: ServiceError) -> CliError {
     match &error {
         ServiceError::Machine(cause) => match cause.downcast_ref::<ServeError>() {
+            Some(refused @ ServeError::Tls { .. }) => CliError::parameter("--tls-cert", refused.to_string()),
             Some(refused @ ServeError::NotLoopback(_)) => CliError::parameter("--listen", refused.to_string()),
             _ => CliError::of_home(error),
         },
