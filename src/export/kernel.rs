@@ -123,30 +123,7 @@ impl Place {
         let forced = how == Unwinding::Forced;
         let mut broken = None;
         for device in self.devices() {
-            let mut used = None;
-            // A program that only looks at a new device, as udev does, is soon done.
-            wait_for(LOOK_PATIENCE, || {
-                used = users_of(&device);
-                used.as_ref().is_none_or(|by| forced || by.starts_with(MOUNTED))
-            });
-            match &used {
-                Some(by) if !forced => return Err(KernelError::InUse { device, by: by.clone() }),
-                Some(by) => {
-                    broken = Some(format!(
-                        "{} was taken away while it was in use ({by}): it gives I/O errors from now on, and goes when nobody \
-                         uses it any more; what was not flushed is lost",
-                        device.display()
-                    ));
-                }
-                None => {}
-            }
-            match (self.free(&device, forced), used) {
-                (Ok(()), None) => self.wait_until_released(&device, forced)?,
-                (Ok(()), Some(_)) => {}
-                (Err(error), _) if !forced => return Err(error),
-                // Its exporter does not answer; once it is dead the kernel goes on.
-                (Err(_), _) => {}
-            }
+            broken = self.take_away(&device, forced)?.or(broken);
         }
         self.unmount(forced)?;
         for outcome in [fs::remove_file(&self.0), self.0.parent().map_or(Ok(()), fs::remove_dir)] {
@@ -202,6 +179,32 @@ impl Place {
 
     fn is_mounted(&self) -> bool {
         mounts().iter().any(|mount| Path::new(&mount.on) == self.0)
+    }
+
+    /// Takes the loop device away; answers what that broke.
+    fn take_away(&self, device: &Path, forced: bool) -> Result<Option<String>, KernelError> {
+        let mut used = None;
+        // A program that only looks at a new device, as udev does, is soon done.
+        wait_for(LOOK_PATIENCE, || {
+            used = users_of(device);
+            used.as_ref().is_none_or(|by| forced || by.starts_with(MOUNTED))
+        });
+        match used {
+            Some(by) if !forced => Err(KernelError::InUse { device: device.to_owned(), by }),
+            Some(by) => {
+                // Where it fails its exporter does not answer; once that is dead the kernel goes on.
+                let _ = self.free(device, forced);
+                Ok(Some(format!(
+                    "{} was taken away while it was in use ({by}): it gives I/O errors from now on, and goes when nobody uses \
+                     it any more; what was not flushed is lost",
+                    device.display()
+                )))
+            }
+            None => {
+                let freed = self.free(device, forced).and_then(|()| self.wait_until_released(device, forced));
+                if forced { Ok(None) } else { freed.map(|()| None) }
+            }
+        }
     }
 
     fn free(&self, device: &Path, forced: bool) -> Result<(), KernelError> {
