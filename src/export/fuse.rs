@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -97,8 +98,11 @@ impl ServedFile {
         }
     }
 
-    /// Counts a request and finds the error number for what went wrong with it.
-    fn outcome(&self, outcome: Result<(), DeviceError>) -> Result<(), Errno> {
+    /// Carries a request out, counts it, and finds the error number for what went wrong with it.
+    fn outcome(&self, attempt: impl FnOnce() -> Result<(), DeviceError>) -> Result<(), Errno> {
+        // A panic in a device must not end a worker: without any, whoever uses the device would wait for ever.
+        let outcome = catch_unwind(AssertUnwindSafe(attempt))
+            .unwrap_or_else(|_| Err(DeviceError::new(DeviceErrorKind::Io, "the device failed in a way that is a bug")));
         self.observed.count_requests(1, u64::from(outcome.is_err()));
         outcome.map_err(|error| {
             self.observed.note_device_error(&error);
@@ -116,7 +120,7 @@ impl ServedFile {
             return Ok(());
         }
         self.observed.count_flush();
-        self.outcome(self.device.flush())
+        self.outcome(|| self.device.flush())
     }
 
     /// What fallocate(2) asks for; a change of the file's length is not to be had.
@@ -130,7 +134,7 @@ impl ServedFile {
         if length == 0 {
             return Ok(());
         }
-        self.outcome(match zeroes {
+        self.outcome(|| match zeroes {
             ZeroMode::MayPunch => self.device.trim(offset, length),
             ZeroMode::KeepAllocated => self.device.write_zeroes(offset, length, ZeroMode::KeepAllocated),
         })
@@ -185,7 +189,7 @@ impl Filesystem for ServedFile {
                 buffer.resize(size, 0);
             }
             let into = &mut buffer[..size];
-            match self.outcome(self.device.read_at(offset, into)) {
+            match self.outcome(|| self.device.read_at(offset, into)) {
                 Ok(()) => {
                     self.observed.count_bytes(size as u64, 0);
                     reply.data(into);
@@ -207,7 +211,7 @@ impl Filesystem for ServedFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.outcome(self.device.write_at(offset, data)) {
+        match self.outcome(|| self.device.write_at(offset, data)) {
             Ok(()) => {
                 self.observed.count_bytes(0, data.len() as u64);
                 reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX));
@@ -269,9 +273,13 @@ mod tests {
         }
     }
 
-    fn range(offset: u64, length: usize) -> std::ops::Range<usize> {
+    /// Where its first byte is written, the device panics.
+    const PANICS: u64 = 5 << 19;
+
+    fn range(bytes: &[u8], offset: u64, length: usize) -> Result<std::ops::Range<usize>, DeviceError> {
         let start = usize::try_from(offset).unwrap();
-        start..start + length
+        let refused = || DeviceError::new(DeviceErrorKind::OutOfRange, "past the end");
+        (start + length <= bytes.len()).then_some(start..start + length).ok_or_else(refused)
     }
 
     impl BlockDevice for Volatile {
@@ -279,15 +287,21 @@ mod tests {
             self.now.lock().unwrap().len() as u64
         }
         fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
-            into.copy_from_slice(&self.now.lock().unwrap()[range(offset, into.len())]);
+            let now = self.now.lock().unwrap();
+            into.copy_from_slice(&now[range(&now, offset, into.len())?]);
             Ok(())
         }
         fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
-            self.now.lock().unwrap()[range(offset, data.len())].copy_from_slice(data);
+            assert_ne!(offset, PANICS, "wanted by the test");
+            let mut now = self.now.lock().unwrap();
+            let range = range(&now, offset, data.len())?;
+            now[range].copy_from_slice(data);
             Ok(())
         }
         fn write_zeroes(&self, offset: u64, length: u64, _: ZeroMode) -> Result<(), DeviceError> {
-            self.now.lock().unwrap()[range(offset, usize::try_from(length).unwrap())].fill(0);
+            let mut now = self.now.lock().unwrap();
+            let range = range(&now, offset, usize::try_from(length).unwrap())?;
+            now[range].fill(0);
             Ok(())
         }
         fn flush(&self) -> Result<(), DeviceError> {
@@ -373,6 +387,9 @@ mod tests {
             assert_eq!(back, [0; 1000], "{option}");
         }
         assert!(file.write_at(b"x", 3 << 20).is_err(), "the file does not grow");
+        for _ in 0..2 * WORKERS {
+            assert!(file.write_at(b"x", PANICS).is_err(), "an error, and every worker goes on");
+        }
         assert!(file.set_len(5).is_err());
         assert_eq!(file.read_at(&mut [0; 10], (3 << 20) - 4).unwrap(), 4, "a read ends at the end");
         assert!(mounted.observed.statistics().requests > 4);
