@@ -8,6 +8,8 @@ const ATTACH: &str =
 const DETACH: &str = "blockseal ec2 detach-volume --volume-id $VOL";
 const START: &str = "$AS $PG/pg_ctl -D $AT/pg -l $AT/log -w start";
 const STOP: &str = "$AS $PG/pg_ctl -D $AT/pg -m fast -w stop";
+// The server's last files are closed a moment after pg_ctl has seen it end.
+const UNMOUNT: &str = "timeout 20 sh -c 'until umount $AT; do sleep 0.2; done'";
 const SUM: &str = "$PG/psql -Atc 'SELECT count(*), sum(abalance), sum(hashtext(a::text)) FROM pgbench_accounts a'";
 
 pub(super) fn tell(stage: &mut Stage) -> Result<(), Halt> {
@@ -28,7 +30,7 @@ fn set_the_stage(stage: &mut Stage) -> Result<(), Halt> {
         return Err(Halt::Machine("there is no PostgreSQL: apt-get install postgresql postgresql-contrib".into()));
     }
     // Whatever happens, nothing stays mounted.
-    stage.at_end("$AS $PG/pg_ctl -D $AT/pg -m immediate -w stop; umount $AT; rmdir $AT");
+    stage.at_end("$AS $PG/pg_ctl -D $AT/pg -m immediate -w stop; umount $AT || umount --lazy $AT; rmdir $AT");
     stage.set("AT", "mktemp -d /var/tmp/blockseal-demo-XXXXXX")?;
     stage.set_text("AS", "setpriv --reuid nobody --regid nogroup --clear-groups env -C $AT")?;
     stage.set_text("PGHOST", "$AT")?;
@@ -75,7 +77,7 @@ fn detach_and_come_back(stage: &mut Stage) -> Result<(), Halt> {
     stage.step("Not while it is mounted; then stop, detach, attach again, check every page and compare")?;
     stage.run(STOP)?;
     stage.refused(DETACH, "IncorrectState")?;
-    stage.run(&format!("umount $AT && {DETACH}"))?;
+    stage.run(&format!("{UNMOUNT} && {DETACH}"))?;
     let hits = stage.run("grep -c CARDNUMBER- home/volumes/$VOL.luks || true")?;
     stage.claim(hits.stdout.trim() == "0", "still 0")?;
     stage.set("DEV", ATTACH)?;
@@ -89,5 +91,5 @@ fn detach_and_come_back(stage: &mut Stage) -> Result<(), Halt> {
     stage.run("$PG/pg_amcheck --install-missing --heapallindexed postgres")?;
     let after = stage.run(SUM)?;
     stage.claim(after.stdout.trim() == stage.variable("BEFORE"), "every account as it was")?;
-    stage.run(&format!("{STOP} && umount $AT && {DETACH}")).map(drop)
+    stage.run(&format!("{STOP} && {UNMOUNT} && {DETACH}")).map(drop)
 }
