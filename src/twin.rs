@@ -91,6 +91,8 @@ pub(crate) enum Protection {
     PresignedUrl,
     /// A lineage's manifest key is derived from its data key, not a part of it.
     KeyDerivation,
+    /// A sync of a file that is served through FUSE flushes the device.
+    ServedFlush,
 }
 
 /// Whether the calling thread's test switched `protection` off.

@@ -9,6 +9,7 @@ mod cli;
 mod console;
 mod credentials;
 mod demo;
+mod device_loop;
 mod docs;
 mod ec2;
 mod ec2_crash;

@@ -102,6 +102,12 @@ pub(super) static EC2: Service = Service {
             VOLUME_ID,
             Parameter::string("InstanceId", "Id of the instance; this machine's if none is named.").obvious(),
             Parameter::string("Device", "Device name to remember, such as /dev/sdf.").obvious(),
+            Parameter::choice(
+                "AttachAs",
+                &["auto", "nbd", "fuse-loop"],
+                "What to serve: nbd (auto is the same), or fuse-loop for a device of this machine's kernel as well.",
+            )
+            .ours(),
             DRY_RUN,
         ]),
         operation!(

@@ -9,7 +9,7 @@ use crate::gate::{self, Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::{self, VolumeId};
 
 use super::delete::not_available;
-use super::exporter::Unstopped;
+use super::exporter::{Unstopped, Way};
 use super::lease::Lease;
 use super::outcomes::{self, KmsAnswer, UserOf};
 use super::table::{self, AttachmentRow, State, VolumeRow};
@@ -62,11 +62,12 @@ fn prepare_attach(
 ) -> Result<Attached, ServiceError> {
     permission::check_attachment(call, "ec2:AttachVolume", &request.volume_id, request.instance_id.as_deref())?;
     let id = params::volume_id(&request.volume_id)?;
+    let way = Way::of(call.home, request.attach_as.as_deref())?;
     let lease = Lease::take(call.home, &id)?;
     let (row, mut attachment) = claim(call, request, &id, draft)?;
     *attempt = Some(attachment.clone());
     record::instance(draft, &row, &attachment);
-    match open(call, &row, &mut attachment) {
+    match open(call, &row, &mut attachment, way) {
         Ok(()) => Ok(Attached { row, attachment, ended: false, _lease: lease.until_commit() }),
         Err(error) => {
             settle::end_attachment(call.home, &row, &attachment, call.trace)?;
@@ -116,7 +117,12 @@ fn claim(
 }
 
 /// Grant, key, exporter.
-pub(super) fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut AttachmentRow) -> Result<(), ServiceError> {
+pub(super) fn open(
+    call: &Call<'_>,
+    row: &VolumeRow,
+    attachment: &mut AttachmentRow,
+    way: Way,
+) -> Result<(), ServiceError> {
     let key = match &row.encryption {
         None => None,
         Some(encryption) => {
@@ -130,7 +136,7 @@ pub(super) fn open(call: &Call<'_>, row: &VolumeRow, attachment: &mut Attachment
             Some(key)
         }
     };
-    attachment.exporter = Some(exporter::start(call.home, row, key)?);
+    attachment.exporter = Some(exporter::start(call.home, row, key, way)?);
     Ok(())
 }
 
@@ -161,7 +167,7 @@ fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttac
 /// Ends the exporter, which first makes everything durable that it answered, and retires the grant.
 ///
 /// # Errors
-/// `IncorrectState` if the volume is not attached, or if its exporter gives no sign of life for some seconds or is not
+/// `IncorrectState` if the volume is not attached, if its kernel device is in use, or if its exporter gives no sign of life for some seconds or is not
 /// done within a minute; it then goes on ending, and `Force` kills it. `Force` does so too under the hands of a detach that
 /// still waits, and itself waits for other operations no longer than five seconds.
 pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<VolumeAttachment, ServiceError> {

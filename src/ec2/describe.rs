@@ -9,7 +9,7 @@ use crate::store::{StoreError, Transaction};
 
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{DescribeVolumesRequest, DescribeVolumesResult, Tag, Volume, VolumeAttachment};
-use super::{export_uri, filter, params, permission, record, settle};
+use super::{export_uri, exporter, filter, params, permission, record, settle};
 
 /// Volumes as the state has them, after what a crash left behind was put right.
 pub fn describe_volumes(
@@ -121,6 +121,7 @@ pub(super) fn attachment(call: &Call<'_>, row: &AttachmentRow, state: &str) -> V
         state: state.to_owned(),
         volume_id: row.volume.to_string(),
         nbd_uri: (state != "detaching").then(|| export_uri(call.home, &row.volume)),
+        kernel_device: (state != "detaching").then(|| exporter::kernel_device(call.home, &row.volume)).flatten(),
     }
 }
 

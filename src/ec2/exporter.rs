@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::device::DeviceErrorKind;
 use crate::export::control::{self, ControlError};
+use crate::export::kernel::{KernelError, Place, Unwinding};
 use crate::export::{self, Order, SpawnError, process};
 use crate::gate::ServiceError;
 use crate::ids::VolumeId;
@@ -12,7 +13,7 @@ use crate::secret::SecretBytes;
 use crate::store::Home;
 
 use super::table::{AttachmentRow, VolumeRow};
-use super::{disk, settle};
+use super::{disk, params, settle};
 
 /// How long an exporter may write back before its end. A detach that takes longer is answered with an error and goes on.
 const WRITE_BACK_PATIENCE: Duration = Duration::from_mins(1);
@@ -20,12 +21,43 @@ const WRITE_BACK_PATIENCE: Duration = Duration::from_mins(1);
 /// The same where it may be killed.
 const FORCE_PATIENCE: Duration = Duration::from_secs(3);
 
+/// What an attached volume is served as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// An NBD socket.
+    Nbd,
+    /// The same, and a loop device on a file that is served through FUSE.
+    FuseLoop,
+}
+
+impl Way {
+    /// What the parameter `AttachAs` asks for, if this process may do it.
+    pub(super) fn of(home: &Home, asked: Option<&str>) -> Result<Self, ServiceError> {
+        match asked {
+            None | Some("auto" | "nbd") => Ok(Self::Nbd),
+            Some("fuse-loop") if home.is_scratch() || nix::unistd::geteuid().is_root() => Ok(Self::FuseLoop),
+            Some("fuse-loop") => Err(ServiceError::refused(
+                "OperationNotPermitted",
+                "A device of this machine's kernel is made for root alone; any user may attach as 'nbd'.",
+            )),
+            Some(other) => Err(ServiceError::refused(
+                "InvalidParameterValue",
+                format!(
+                    "Value ({}) for parameter attachAs is invalid. Expected: 'auto', 'nbd' or 'fuse-loop'.",
+                    params::short(other)
+                ),
+            )),
+        }
+    }
+}
+
 /// Starts the exporter and answers its process id once it serves.
-pub(super) fn start(home: &Home, row: &VolumeRow, key: Option<SecretBytes>) -> Result<i64, ServiceError> {
+pub(super) fn start(home: &Home, row: &VolumeRow, key: Option<SecretBytes>, way: Way) -> Result<i64, ServiceError> {
     if home.is_scratch() {
         return Ok(0);
     }
     let order = Order::new(home.dir(), &row.id, disk::expected(row), false);
+    let order = if way == Way::FuseLoop { order.with_kernel_device() } else { order };
     match export::spawn(&program(), &order, key.as_ref()) {
         Ok(exporter) => {
             if exporter.was_latched {
@@ -118,6 +150,12 @@ pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Resu
         return Ok(None);
     }
     let id = &attachment.volume;
+    let broken = match unwind(home, id, if force { Unwinding::Forced } else { Unwinding::Gentle }) {
+        Ok(broken) => broken,
+        // Whatever keeps it ends with the exporter.
+        Err(_) if force => None,
+        Err(error) => return Err(Unstopped::Failed(still_used(id, &error))),
+    };
     let told = match control::detach_within(home.dir(), id, if force { FORCE_PATIENCE } else { WRITE_BACK_PATIENCE }) {
         Ok(()) => None,
         Err(error @ ControlError::FlushFailed { .. }) => Some(error.to_string()),
@@ -149,7 +187,48 @@ pub(super) fn stop(home: &Home, attachment: &AttachmentRow, force: bool) -> Resu
         return Err(ServiceError::machine(format!("the file of volume {id} is still held by a process")).into());
     }
     clear(home, id)?;
-    Ok(told)
+    let told: Vec<String> = told.into_iter().chain(broken).collect();
+    Ok((!told.is_empty()).then(|| told.join("; ")))
+}
+
+/// The refusal to take a kernel device away; the kernel says who uses it.
+fn still_used(id: &VolumeId, error: &KernelError) -> ServiceError {
+    match error {
+        KernelError::InUse { .. } => ServiceError::refused(
+            "IncorrectState",
+            format!(
+                "Volume '{id}' is not detached: {error}. Unmount or close it first; --force takes it away under its users, who \
+                 get I/O errors, and what they did not flush is lost."
+            ),
+        ),
+        _ => ServiceError::refused(
+            "IncorrectState",
+            format!("Volume '{id}' is not detached: {}. --force goes on without waiting.", crate::gate::chain(error)),
+        ),
+    }
+}
+
+/// Takes the volume's kernel device away, if it has one.
+fn unwind(home: &Home, id: &VolumeId, how: Unwinding) -> Result<Option<String>, KernelError> {
+    // A scratch home has its original's folder.
+    if home.is_scratch() {
+        return Ok(None);
+    }
+    Place::of(home.dir(), id)?.unwind(how)
+}
+
+/// Takes away what a dead exporter left of a kernel device; answers who still uses it, if somebody does.
+pub(super) fn let_go(home: &Home, id: &VolumeId) -> Option<String> {
+    unwind(home, id, Unwinding::Gentle).err().map(|error| crate::gate::chain(&error))
+}
+
+/// The device of this machine's kernel, such as `/dev/loop0`, if the volume is one.
+pub(super) fn kernel_device(home: &Home, id: &VolumeId) -> Option<String> {
+    if home.is_scratch() {
+        return None;
+    }
+    let device = Place::of(home.dir(), id).ok()?.device()?;
+    Some(device.to_string_lossy().into_owned())
 }
 
 /// Kills the exporter and has the user told what that may have cost.
@@ -192,8 +271,9 @@ fn lives_for(home: &Home, id: &VolumeId, patience: Duration) -> Result<bool, Ser
     Ok(false)
 }
 
-/// Removes the sockets of an exporter that is gone.
+/// Removes the sockets of an exporter that is gone, and its kernel device.
 pub(super) fn clear(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
+    unwind(home, id, Unwinding::Forced).map_err(ServiceError::machine)?;
     for suffix in ["sock", "ctl"] {
         home.dir().remove_file(&format!("run/{id}.{suffix}"))?;
     }

@@ -11,6 +11,7 @@ use crate::ids::InstanceId;
 use crate::store::Home;
 
 use super::create::{self, OTHER_PARAMETERS, Outcome};
+use super::exporter::Way;
 use super::instance::{self, InstanceRow, InstanceState, Reason};
 use super::instance_end::{self, Deleted};
 use super::instance_types::{BlockDeviceMapping, Reservation, RunInstancesRequest};
@@ -332,7 +333,7 @@ fn furnish(
             table::put_attachment(tx, &attachment)?;
             Ok(table::set_state(tx, &row.id, State::InUse)?)
         })?;
-        match attach::open(call, &row, &mut attachment) {
+        match attach::open(call, &row, &mut attachment, Way::Nbd) {
             Ok(()) => {
                 let attachment = AttachmentRow { state: "attached".to_owned(), ..attachment };
                 call.home.write(|tx| table::put_attachment(tx, &attachment))?;

@@ -97,6 +97,22 @@ fn repair_attachment(home: &Home, row: &VolumeRow, attachment: AttachmentRow) ->
         )),
         _ => None,
     };
+    if let Some(used) = exporter::let_go(home, id) {
+        // Told once; whoever uses the device gets errors, and this is looked at again by every command.
+        if attachment.state != "busy" {
+            home.write(|tx| {
+                table::put_attachment(tx, &AttachmentRow { state: "busy".to_owned(), ..attachment.clone() })
+            })?;
+            tell(
+                home,
+                &format!(
+                    "the exporter of volume {id}{process} ended and its device gives only errors, but {used}; unmount it, or: \
+                     blockseal ec2 detach-volume --force --volume-id {id}"
+                ),
+            )?;
+        }
+        return Ok(());
+    }
     end_attachment(home, row, &attachment, None)?;
     told.map_or(Ok(()), |text| tell(home, &text))
 }

@@ -140,13 +140,16 @@ pub struct VolumeAttachment {
     pub device: String,
     /// The instance.
     pub instance_id: String,
-    /// `attaching`, `attached` or `detaching`.
+    /// `attaching`, `attached`, `detaching`, or `busy`: its exporter is gone and its kernel device still in use.
     pub state: String,
     /// The volume.
     pub volume_id: String,
     /// *Ours*: where any NBD client finds the volume; absent in `DetachVolume`'s answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbd_uri: Option<String>,
+    /// *Ours*: the device of this machine's kernel, such as `/dev/loop0`, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_device: Option<String>,
 }
 
 /// Request of `DescribeVolumes`.
@@ -194,6 +197,9 @@ pub struct AttachVolumeRequest {
     /// The device name to remember; the first free of `/dev/sdf` to `/dev/sdp` if none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// *Ours*: `nbd`, or `fuse-loop` for a device of this machine's kernel as well; `auto`, the default, is `nbd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_as: Option<String>,
     /// Check only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
@@ -212,7 +218,8 @@ pub struct DetachVolumeRequest {
     /// If given, it must be the device name of the attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// End an exporter that does not answer. What no flush acknowledged may be lost.
+    /// End an exporter that does not answer, and take a kernel device away that is in use. What no flush acknowledged may
+    /// be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force: Option<bool>,
     /// Check only.

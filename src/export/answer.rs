@@ -68,7 +68,7 @@ impl Connection {
                 Err(NbdError::NotPermitted)
             }
             command::WRITE | command::WRITE_ZEROES if beyond => Err(NbdError::NoSpace),
-            command::READ | command::TRIM | command::BLOCK_STATUS if beyond => Err(NbdError::Invalid),
+            command::READ | command::TRIM | command::CACHE | command::BLOCK_STATUS if beyond => Err(NbdError::Invalid),
             command::READ if request.has(command_flag::DF) && request.length as usize > PIECE_BYTES => {
                 Err(NbdError::Overflow)
             }
@@ -77,6 +77,7 @@ impl Connection {
             command::READ
             | command::WRITE
             | command::TRIM
+            | command::CACHE
             | command::WRITE_ZEROES
             | command::FLUSH
             | command::BLOCK_STATUS => Ok(()),
@@ -160,6 +161,22 @@ impl Connection {
     pub(super) fn write(&self, offset: u64, payload: &[u8]) -> Result<(), NbdError> {
         self.told(self.device.write_at(offset, payload))?;
         self.shared().count_bytes(0, payload.len() as u64);
+        Ok(())
+    }
+
+    /// Reads the range, the first 32 MiB of it, into the page cache. It is advice: a longer range would keep a worker for long.
+    pub(super) fn cache(&self, request: Request, output: &mut Output) -> Result<(), NbdError> {
+        let before = output.used;
+        let mut left = request.length.min(MAX_REQUEST_BYTES) as usize;
+        let mut offset = request.offset;
+        while left > 0 {
+            let length = left.min(PIECE_BYTES);
+            let outcome = self.device.read_at(offset, output.space(length));
+            output.used = before;
+            self.told(outcome)?;
+            left -= length;
+            offset += length as u64;
+        }
         Ok(())
     }
 

@@ -30,6 +30,7 @@ use crate::units::SectorSize;
 
 use super::control::{self, Caller, Event, Identity};
 use super::endpoint::{self, Claim, ClaimError};
+use super::kernel::{self, KernelDevice, Place};
 use super::server::{Export, Server};
 
 /// The hidden subcommand under which the program's `main` calls [`exporter_main`]. The volume id follows it, for `ps`.
@@ -57,6 +58,9 @@ pub struct Order {
     length: u64,
     /// Bytes of an encryption sector; `None` for an unencrypted volume.
     sector_size: Option<u64>,
+    /// Whether it is a device of this machine's kernel as well.
+    #[serde(default)]
+    kernel_device: bool,
 }
 
 impl Order {
@@ -66,7 +70,20 @@ impl Order {
             Format::Encrypted(size) => Some(size.bytes() as u64),
             Format::Plain => None,
         };
-        Self { home: home.path().to_owned(), volume: volume.clone(), read_only, length: expected.length, sector_size }
+        Self {
+            home: home.path().to_owned(),
+            volume: volume.clone(),
+            read_only,
+            length: expected.length,
+            sector_size,
+            kernel_device: false,
+        }
+    }
+
+    /// The same, with a loop device on a file served through FUSE beside the NBD socket; for root alone.
+    #[must_use]
+    pub fn with_kernel_device(self) -> Self {
+        Self { kernel_device: true, ..self }
     }
 
     fn expected(&self) -> Result<Expected, DeviceError> {
@@ -117,6 +134,8 @@ pub struct Exporter {
     /// Bytes of its secret memory, the key among them, that could not be locked into RAM (`RLIMIT_MEMLOCK`); 0 is the
     /// normal answer.
     pub unlocked_bytes: usize,
+    /// The device of this machine's kernel, such as `/dev/loop0`, where one was ordered.
+    pub kernel_device: Option<PathBuf>,
 }
 
 /// Why a volume is not served.
@@ -162,7 +181,7 @@ pub enum SpawnError {
 /// The exporter's one line to its starter.
 #[derive(Serialize, Deserialize)]
 enum Report {
-    Ready { size: u64, was_latched: bool, unlocked_bytes: usize },
+    Ready { size: u64, was_latched: bool, unlocked_bytes: usize, kernel_device: Option<PathBuf> },
     AlreadyServed,
     Device { kind: DeviceErrorKind, message: String },
     Setup(String),
@@ -201,9 +220,9 @@ pub fn spawn(program: &Path, order: &Order, key: Option<&SecretBytes>) -> Result
         _ => Err(io::Error::other("the child has no pipes")),
     };
     let error = match outcome {
-        Ok(Report::Ready { size, was_latched, unlocked_bytes }) => {
+        Ok(Report::Ready { size, was_latched, unlocked_bytes, kernel_device }) => {
             let socket = endpoint::socket_path(&home, &order.volume);
-            let exporter = Exporter { pid: child.id(), socket, size, was_latched, unlocked_bytes };
+            let exporter = Exporter { pid: child.id(), socket, size, was_latched, unlocked_bytes, kernel_device };
             reap_in_background(child);
             return Ok(exporter);
         }
@@ -289,6 +308,12 @@ where
     };
     let claim = Claim::new(&home, &order.volume).map_err(claimed)?;
     nix::unistd::dup2_stderr(&claim.log).map_err(|errno| setup("write to the log", &errno))?;
+    if order.kernel_device
+        && let Err(error) = kernel::become_io_flusher()
+    {
+        // Root without that capability, as in a container: it matters only where memory is at its end.
+        log(&format!("not an I/O flusher (CAP_SYS_RESOURCE): {error}"));
+    }
     let Opened { device, was_latched } = open(&home, &order, key)
         .map_err(|error| Some(Report::Device { kind: error.kind(), message: with_causes(&error) }))?;
     let (nbd, control_socket) = claim.listen().map_err(claimed)?;
@@ -300,14 +325,35 @@ where
         since: Clock::default().now(),
     };
     let size = identity.size;
-    let export =
-        Export { name: order.volume.to_string(), description: format!("Blockseal volume {}", order.volume), device };
+    let export = Export {
+        name: order.volume.to_string(),
+        description: format!("Blockseal volume {}", order.volume),
+        device: Arc::clone(&device),
+    };
     let server = Server::start(nbd, export).map_err(|error| setup("start the server", &error))?;
     let (sender, events) = channel();
     watch_signals(signals, sender.clone()).map_err(|error| setup("wait for signals", &error))?;
     control::serve(control_socket, identity, server.observer(), sender)
         .map_err(|error| setup("serve the control socket", &error))?;
     log(&format!("serving {} of {size} bytes", order.volume));
+    let kernel_device = if order.kernel_device {
+        let made = Place::of(&home, &order.volume)
+            .and_then(|place| KernelDevice::start(place, device, server.observer()))
+            .map_err(|error| setup("become a device of the kernel", &error));
+        match made {
+            Ok(made) => Some(made),
+            Err(report) => {
+                claim.give_up();
+                return Err(report);
+            }
+        }
+    } else {
+        drop(device);
+        None
+    };
+    if let Some(made) = &kernel_device {
+        log(&format!("it is {}", made.path().display()));
+    }
 
     let unlocked_bytes = secret::unlocked_bytes();
     if unlocked_bytes > 0 {
@@ -315,14 +361,17 @@ where
             "{unlocked_bytes} bytes of secret memory could not be locked and may reach swap (RLIMIT_MEMLOCK)"
         ));
     }
-    if send_report(&Report::Ready { size, was_latched, unlocked_bytes }).is_err() {
+    let path = kernel_device.as_ref().map(|made| made.path().to_owned());
+    if send_report(&Report::Ready { size, was_latched, unlocked_bytes, kernel_device: path }).is_err() {
         // The starter died, so nobody knows that the volume is attached.
         log("the starter has gone");
+        end_device(kernel_device);
         let _ = server.drain(DRAIN_PATIENCE);
         claim.give_up();
         return Err(None);
     }
     let callers = wait_for_the_end(&events, &place);
+    end_device(kernel_device);
     let outcome = server.drain(DRAIN_PATIENCE);
     if place.has_our_socket() {
         claim.give_up();
@@ -338,6 +387,15 @@ where
         caller.answer(&outcome);
     }
     outcome.map_err(|_| None)
+}
+
+/// Takes the kernel's device away before the last flush. What is mounted on one that is in use finds errors from now on.
+fn end_device(device: Option<KernelDevice>) {
+    if let Some(device) = device
+        && let Err(error) = device.end()
+    {
+        log(&format!("the kernel's device stays behind: {}", with_causes(&error)));
+    }
 }
 
 /// Everything that must be so before a key comes into this process. The signals that end it are blocked for every

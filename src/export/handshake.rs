@@ -250,7 +250,8 @@ impl Negotiation<'_> {
 }
 
 fn export_flags(agreement: Agreement) -> u16 {
-    let mut flags = export_flag::HAS_FLAGS | export_flag::SEND_FLUSH | export_flag::CAN_MULTI_CONN;
+    let mut flags =
+        export_flag::HAS_FLAGS | export_flag::SEND_FLUSH | export_flag::CAN_MULTI_CONN | export_flag::SEND_CACHE;
     if agreement.read_only {
         flags |= export_flag::READ_ONLY;
     } else {

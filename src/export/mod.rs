@@ -2,14 +2,17 @@
 //!
 //! [`Server`] serves any [`crate::device::BlockDevice`] on a Unix socket. An attached volume is served by a process of its own:
 //! [`spawn`] starts it, [`control`] asks it how it is and ends it, [`process`] ends one that does not
-//! answer, [`exporter_main`] is what it runs.
+//! answer, [`exporter_main`] is what it runs. [`kernel`] makes a device of this machine's kernel of it as well.
 
 mod answer;
 mod client;
 pub mod control;
 mod endpoint;
 mod exporter;
+mod fuse;
 mod handshake;
+pub mod kernel;
+mod loop_device;
 pub mod process;
 mod proto;
 mod receiver;

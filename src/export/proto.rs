@@ -75,6 +75,7 @@ pub(super) mod export_flag {
     pub(in crate::export) const SEND_WRITE_ZEROES: u16 = 1 << 6;
     pub(in crate::export) const SEND_DF: u16 = 1 << 7;
     pub(in crate::export) const CAN_MULTI_CONN: u16 = 1 << 8;
+    pub(in crate::export) const SEND_CACHE: u16 = 1 << 10;
 }
 
 /// Commands.
@@ -84,6 +85,7 @@ pub(super) mod command {
     pub(in crate::export) const DISCONNECT: u16 = 2;
     pub(in crate::export) const FLUSH: u16 = 3;
     pub(in crate::export) const TRIM: u16 = 4;
+    pub(in crate::export) const CACHE: u16 = 5;
     pub(in crate::export) const WRITE_ZEROES: u16 = 6;
     pub(in crate::export) const BLOCK_STATUS: u16 = 7;
 }

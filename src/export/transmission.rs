@@ -265,6 +265,10 @@ impl Connection {
                 command::FLUSH => return self.flush(request.cookie, output),
                 command::READ => return self.read(request, output),
                 command::BLOCK_STATUS => self.block_status(request, output),
+                command::CACHE => {
+                    let outcome = self.cache(request, output);
+                    return self.changed(request, outcome, output);
+                }
                 _ => {
                     let outcome = self.change(request, &input[payload]);
                     return self.changed(request, outcome, output);

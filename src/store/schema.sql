@@ -55,7 +55,7 @@ CREATE TABLE volume_attachments (
     volume_id   TEXT PRIMARY KEY REFERENCES volumes (id) ON DELETE CASCADE,
     instance_id TEXT NOT NULL,
     device      TEXT NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('attaching', 'attached', 'detaching')),
+    state       TEXT NOT NULL CHECK (state IN ('attaching', 'attached', 'detaching', 'busy')),
     attached_at INTEGER NOT NULL,
     grant_name  TEXT NOT NULL,    -- chosen before the grant is made, so that a crash in between leaves none behind
     grant_id    TEXT,             -- NULL: not made yet, or the volume is not encrypted

@@ -177,12 +177,17 @@ fn requests_that_make_no_sense_are_refused_and_the_connection_goes_on() {
         (1 << 4, WRITE_ZEROES, 0, 512, EINVAL),
         (0, WRITE_ZEROES, 0, u32::MAX, ENOSPC),
         (0, BLOCK_STATUS, 0, 4096, EINVAL),
-        (0, 5, 0, 512, EINVAL),
+        (0, CACHE, 0, all, 0),
+        (0, CACHE, 511, 0, 0),
+        (0, CACHE, MIB, 1, EINVAL),
+        (0, CACHE, 0, u32::MAX, EINVAL),
+        (DF, CACHE, 0, 512, EINVAL),
         (0, 8, 0, 512, EINVAL),
         (0, 4711, u64::MAX, u32::MAX, EINVAL),
     ] {
         assert_eq!(raw.ask(flags, command, offset, length), error, "{flags:#x} {command} {offset} {length}");
     }
+    assert_eq!(raw.flags & (1 << 10), 1 << 10, "CACHE is offered");
     assert_eq!(raw.write(0, MIB, b""), 0);
     assert_eq!(raw.write(0, MIB - 1, b"ab"), ENOSPC);
     assert_eq!(raw.write(0, u64::MAX, b"ab"), ENOSPC);

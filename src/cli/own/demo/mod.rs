@@ -4,6 +4,7 @@
 //! step claims is checked on what its commands printed, and the demo ends with exit code 1 at the first claim that does
 //! not hold.
 
+mod database;
 mod fixture;
 mod stage;
 mod story;
@@ -22,6 +23,7 @@ pub(super) static DEMO: Verb = Verb {
     help: "Shows the whole story in a temporary home: key, volume, attach, write, refuse, recover, trail",
     parameters: &[
         Parameter::boolean("Step", "Wait for Enter before each step.").ours(),
+        Parameter::boolean("Postgres", "Show a PostgreSQL on an encrypted kernel device instead; needs root.").ours(),
         Parameter::boolean("Keep", "Leave the temporary home behind, and say where it is.").ours(),
     ],
     run,
@@ -33,10 +35,11 @@ fn run(_: &Session, given: Value) -> Result<Outcome, CliError> {
     struct Given {
         step: Option<bool>,
         keep: Option<bool>,
+        postgres: Option<bool>,
     }
     let given: Given = arguments(given)?;
     let mut stage = Stage::build(given.step == Some(true))?;
-    let outcome = story::tell(&mut stage);
+    let outcome = if given.postgres == Some(true) { database::tell(&mut stage) } else { story::tell(&mut stage) };
     stage.clear(given.keep == Some(true))?;
     match outcome {
         Ok(()) => Ok(Outcome::done()),

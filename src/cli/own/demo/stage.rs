@@ -50,6 +50,8 @@ pub(super) struct Stage {
     wait_for_key: bool,
     colour: bool,
     steps: u32,
+    /// A line that is run at the end, whatever comes of it.
+    at_end: Option<&'static str>,
     /// Letters on the line that is not ended yet: a command whose outcome may stand beside it.
     column: Cell<usize>,
     began: Instant,
@@ -85,6 +87,7 @@ impl Stage {
             wait_for_key,
             colour,
             steps: 0,
+            at_end: None,
             column: Cell::new(0),
             began: Instant::now(),
         })
@@ -98,6 +101,11 @@ impl Stage {
     /// Puts a file where the lines find it by its name.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Halt> {
         Ok(std::fs::write(self.directory.join(name), bytes)?)
+    }
+
+    /// Runs `line` at the end of the demo, also where a step failed.
+    pub(super) fn at_end(&mut self, line: &'static str) {
+        self.at_end = Some(line);
     }
 
     /// The value of a variable; empty before it is set.
@@ -290,6 +298,11 @@ impl Stage {
     pub(super) fn clear(self, keep: bool) -> Result<(), CliError> {
         // Where standard output is closed there is no line to end.
         let _ = self.end_line();
+        if let Some(line) = self.at_end {
+            // A signal that ended the demo must not end this.
+            while let Ok(Some(_)) = self.signals.read_signal() {}
+            let _ = self.execute(line);
+        }
         // Detaching is best done by the program itself; a home that was never made has nothing to detach.
         for volume in attached(&self.home()) {
             let _ = Command::new(self.directory.join("bin/blockseal"))
