@@ -28,7 +28,7 @@ use crate::process;
 use crate::secret::{self, SecretBytes};
 use crate::units::SectorSize;
 
-use super::control::{self, Caller, Event, Identity};
+use super::control::{self, Caller, Event, Identity, Served};
 use super::endpoint::{self, Claim, ClaimError};
 use super::server::{Export, Server};
 
@@ -292,6 +292,8 @@ where
     let Opened { device, was_latched } = open(&home, &order, key)
         .map_err(|error| Some(Report::Device { kind: error.kind(), message: with_causes(&error) }))?;
     let (nbd, control_socket) = claim.listen().map_err(claimed)?;
+    let faulty = Served::new(device);
+    let device: Arc<dyn BlockDevice> = Arc::clone(&faulty.device) as _;
     let place = PlaceInHome::of(&home, &order);
     let identity = Identity {
         volume: order.volume.clone(),
@@ -305,7 +307,8 @@ where
     let server = Server::start(nbd, export).map_err(|error| setup("start the server", &error))?;
     let (sender, events) = channel();
     watch_signals(signals, sender.clone()).map_err(|error| setup("wait for signals", &error))?;
-    control::serve(control_socket, identity, server.observer(), sender)
+    let end = faulty.at_the_end();
+    control::serve(control_socket, identity, server.observer(), faulty, sender)
         .map_err(|error| setup("serve the control socket", &error))?;
     log(&format!("serving {} of {size} bytes", order.volume));
 
@@ -323,6 +326,7 @@ where
         return Err(None);
     }
     let callers = wait_for_the_end(&events, &place);
+    end();
     let outcome = server.drain(DRAIN_PATIENCE);
     if place.has_our_socket() {
         claim.give_up();
