@@ -25,6 +25,10 @@ const FILTERS: Parameter =
     Parameter::new("Filters", Kind::List(&Kind::Structure(FILTER)), "Show only what matches every filter.");
 const INSTANCE_IDS: Parameter = Parameter::strings("InstanceIds", "Ids of instances.");
 
+const VOLUME_IDS: Parameter = Parameter::strings("VolumeIds", "Ids of volumes; all if none is named.");
+const MAX_RESULTS: Parameter = Parameter::integer("MaxResults", "At most so many in one answer.");
+const NEXT_TOKEN: Parameter = Parameter::string("NextToken", "Where the answer before ended.");
+
 const EBS: &[Parameter] = &[
     Parameter::boolean("DeleteOnTermination", "Whether it is deleted with its instance: yes, unless said otherwise."),
     Parameter::integer("Iops", "Provisioned I/O operations per second."),
@@ -126,6 +130,30 @@ pub(super) static EC2: Service = Service {
             "Deletes a volume and its file."
         )
         .takes(&[VOLUME_ID, DRY_RUN]),
+        operation!(
+            "ModifyVolume",
+            MALFORMED,
+            ec2::ModifyVolumeRequest,
+            ec2::modify_volume,
+            "Grows a volume or changes its type, IOPS or throughput, while it is attached too."
+        )
+        .takes(&[
+            VOLUME_ID,
+            Parameter::integer("Size", "New size in GiB, not below the present one."),
+            Parameter::choice("VolumeType", VOLUME_TYPES, "New type of the volume."),
+            Parameter::integer("Iops", "Provisioned I/O operations per second (gp3, io1, io2)."),
+            Parameter::integer("Throughput", "Provisioned MiB per second (gp3)."),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeVolumesModifications",
+            MALFORMED,
+            ec2::DescribeVolumesModificationsRequest,
+            ec2::describe_volumes_modifications,
+            "Shows the last modification of each volume and how far it is."
+        )
+        .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("VolumesModifications")),
         operation!(
             "RunInstances",
             MALFORMED,

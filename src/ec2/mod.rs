@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod describe;
 mod disk;
+pub mod events;
 mod exporter;
 mod filter;
 mod instance;
@@ -21,6 +22,11 @@ mod keys;
 mod launch;
 mod lease;
 mod lineage;
+mod modification;
+mod modify;
+#[cfg(test)]
+mod modify_tests;
+mod modify_types;
 pub mod outcomes;
 mod params;
 mod permission;
@@ -52,6 +58,11 @@ pub use instance_types::{
 };
 pub use instances::describe_instances;
 pub use launch::run_instances;
+pub use modify::{describe_volumes_modifications, modify_volume};
+pub use modify_types::{
+    DescribeVolumesModificationsRequest, DescribeVolumesModificationsResult, ModifyVolumeRequest, ModifyVolumeResult,
+    VolumeModification,
+};
 pub use regions::{describe_availability_zones, describe_regions};
 pub use settle::{repair, take_notices};
 pub use terminate::terminate_instances;
