@@ -155,6 +155,54 @@ pub(super) static EC2: Service = Service {
         .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
         .pages(Paging::by_token("VolumesModifications")),
         operation!(
+            "EnableEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::enable_ebs_encryption_by_default,
+            "Encrypts every new volume of the account in the Region."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "DisableEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::disable_ebs_encryption_by_default,
+            "Encrypts new volumes only where that is asked for."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "GetEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::get_ebs_encryption_by_default,
+            "Tells whether every new volume is encrypted."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "GetEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::get_ebs_default_kms_key_id,
+            "Tells the key of new volumes for which none is named."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "ModifyEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::ModifyEbsDefaultKmsKeyIdRequest,
+            ec2::modify_ebs_default_kms_key_id,
+            "Sets the key of new volumes for which none is named."
+        )
+        .takes(&[Parameter::string("KmsKeyId", "Id, ARN or alias of the KMS key.").required(), DRY_RUN]),
+        operation!(
+            "ResetEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::reset_ebs_default_kms_key_id,
+            "Makes alias/aws/ebs the key of new volumes for which none is named."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
             "RunInstances",
             MALFORMED,
             ec2::RunInstancesRequest,

@@ -12,7 +12,7 @@ use super::outcomes::{self, KmsAnswer, UserOf};
 use super::rules::Shape;
 use super::table::{self, Encryption, State, TokenKey, VolumeRow};
 use super::types::{CreateVolumeRequest, Tag, Volume};
-use super::{describe, disk, events, keys, params, permission, record, settle};
+use super::{default_encryption, describe, disk, events, keys, params, permission, record, settle};
 
 /// Makes a volume.
 ///
@@ -126,7 +126,8 @@ pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume,
 
 /// What the request asks for, if all of it is right.
 pub(super) fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(VolumeRow, Vec<Tag>), ServiceError> {
-    let encrypted = request.encrypted.unwrap_or(false);
+    let defaults = call.home.read(|tx| default_encryption::of(tx, &call.account, &call.region))?;
+    let encrypted = request.encrypted.unwrap_or(false) || defaults.encrypted;
     if request.kms_key_id.is_some() && !encrypted {
         return Err(ServiceError::refused(
             "InvalidParameterDependency",
@@ -148,7 +149,7 @@ pub(super) fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(Vo
         iops: shape.iops,
         throughput: shape.throughput,
         encryption: encrypted.then(|| Encryption {
-            key_arn: request.kms_key_id.as_deref().unwrap_or_else(|| keys::DEFAULT_KEY).to_owned(),
+            key_arn: request.kms_key_id.as_deref().unwrap_or_else(|| defaults.key()).to_owned(),
             sector_size,
         }),
         db,

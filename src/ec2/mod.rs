@@ -7,6 +7,7 @@ mod assume;
 mod attach;
 mod content;
 mod create;
+mod default_encryption;
 mod delete;
 mod describe;
 mod disk;
@@ -46,6 +47,11 @@ pub use assume::{Wrapped, assume_detached, assume_volume, key_of, wrapped_under}
 pub use attach::{attach_volume, detach_volume};
 pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
 pub use create::{create_given_volume, create_volume};
+pub use default_encryption::{
+    EbsDefaultKmsKeyIdResult, EbsDefaultRequest, EbsEncryptionByDefaultResult, ModifyEbsDefaultKmsKeyIdRequest,
+    disable_ebs_encryption_by_default, enable_ebs_encryption_by_default, get_ebs_default_kms_key_id,
+    get_ebs_encryption_by_default, modify_ebs_default_kms_key_id, reset_ebs_default_kms_key_id,
+};
 pub use delete::delete_volume;
 pub use describe::describe_volumes;
 pub use instance::SETTLERS;
