@@ -28,6 +28,7 @@ const INSTANCE_IDS: Parameter = Parameter::strings("InstanceIds", "Ids of instan
 const VOLUME_IDS: Parameter = Parameter::strings("VolumeIds", "Ids of volumes; all if none is named.");
 const MAX_RESULTS: Parameter = Parameter::integer("MaxResults", "At most so many in one answer.");
 const NEXT_TOKEN: Parameter = Parameter::string("NextToken", "Where the answer before ended.");
+const RESOURCES: Parameter = Parameter::strings("Resources", "Ids of volumes and instances.").required();
 
 const EBS: &[Parameter] = &[
     Parameter::boolean("DeleteOnTermination", "Whether it is deleted with its instance: yes, unless said otherwise."),
@@ -154,6 +155,52 @@ pub(super) static EC2: Service = Service {
         )
         .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
         .pages(Paging::by_token("VolumesModifications")),
+        operation!(
+            "DescribeVolumeStatus",
+            MALFORMED,
+            ec2::DescribeVolumeStatusRequest,
+            ec2::describe_volume_status,
+            "Shows whether volumes' data can be used."
+        )
+        .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("VolumeStatuses")),
+        operation!(
+            "CreateTags",
+            MALFORMED,
+            ec2::CreateTagsRequest,
+            ec2::create_tags,
+            "Adds tags to volumes and instances, or gives them new values."
+        )
+        .takes(&[
+            RESOURCES,
+            Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "The tags.").required(),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DeleteTags",
+            MALFORMED,
+            ec2::DeleteTagsRequest,
+            ec2::delete_tags,
+            "Takes tags away from volumes and instances."
+        )
+        .takes(&[
+            RESOURCES,
+            Parameter::new(
+                "Tags",
+                Kind::List(&Kind::Structure(TAG)),
+                "The tags, all if none is named; with a value only that one.",
+            ),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeTags",
+            MALFORMED,
+            ec2::DescribeTagsRequest,
+            ec2::describe_tags,
+            "Shows the tags of volumes and instances."
+        )
+        .takes(&[FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("Tags")),
         operation!(
             "EnableEbsEncryptionByDefault",
             MALFORMED,

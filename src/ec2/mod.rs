@@ -35,7 +35,9 @@ mod record;
 mod regions;
 mod rules;
 mod settle;
+mod status;
 mod table;
+mod tags;
 mod terminate;
 #[cfg(test)]
 mod tests;
@@ -71,6 +73,14 @@ pub use modify_types::{
 };
 pub use regions::{describe_availability_zones, describe_regions};
 pub use settle::{repair, take_notices};
+pub use status::{
+    DescribeVolumeStatusRequest, DescribeVolumeStatusResult, VolumeStatusDetails, VolumeStatusInfo, VolumeStatusItem,
+    describe_volume_status,
+};
+pub use tags::{
+    CreateTagsRequest, DeleteTagsRequest, DescribeTagsRequest, DescribeTagsResult, TagDescription, TagToDelete,
+    create_tags, delete_tags, describe_tags,
+};
 pub use terminate::terminate_instances;
 pub use types::{
     AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DescribeVolumesResult,
