@@ -44,7 +44,7 @@ mod tests;
 mod types;
 
 pub use access::{Access, Inspection, Opened, inspect, open, verify};
-pub use all::{count_attached, end_all_exporters};
+pub use all::{clear_faults, count_attached, end_all_exporters, order_fault, ordered_faults};
 pub use assume::{Wrapped, assume_detached, assume_volume, key_of, wrapped_under};
 pub use attach::{attach_volume, detach_volume};
 pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
