@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use blockseal::export::{Client, ClientError, NbdError};
 use serde_json::{Value, json};
 
+use crate::harness::{both, tool};
 use crate::scene::Scene;
 
 impl Scene {
@@ -57,6 +58,22 @@ fn the_nth_write_is_an_error_to_the_client_and_those_behind_it_are_not() {
     let mut client = scene.connect();
     assert_eq!((filled(&mut client, 0), filled(&mut client, 512)), ([2; 512], [4; 512]));
     drop(client);
+    scene.detach();
+}
+
+/// QEMU's client too sees an error of input and output, and goes on behind it.
+#[test]
+fn qemu_sees_the_error_and_goes_on() {
+    let scene = Scene::new();
+    let uri = scene.attach();
+    scene.order("error:1");
+    let io = |command: &str| both(&tool("qemu-io").args(["-f", "raw", "-c", command]).arg(&uri).output().unwrap());
+    let failed = io("write -P 0x31 1M 64k");
+    assert!(failed.contains("Input/output error"), "{failed}");
+    for command in ["write -P 0x32 1M 64k", "read -P 0x32 1M 64k", "flush"] {
+        let said = io(command);
+        assert!(!said.contains("error") && !said.contains("failed"), "{command}: {said}");
+    }
     scene.detach();
 }
 
