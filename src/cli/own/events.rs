@@ -78,6 +78,7 @@ fn tail(session: &Session, given: Value) -> Result<Outcome, CliError> {
     }
     let mut out = std::io::stdout();
     let mut new = &all[first..];
+    wanted.after = all.last().map_or(0, |last| last.seq);
     let mut later;
     loop {
         // Who reads them has gone: there is nobody to go on for.
