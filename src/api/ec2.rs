@@ -25,6 +25,11 @@ const FILTERS: Parameter =
     Parameter::new("Filters", Kind::List(&Kind::Structure(FILTER)), "Show only what matches every filter.");
 const INSTANCE_IDS: Parameter = Parameter::strings("InstanceIds", "Ids of instances.");
 
+const VOLUME_IDS: Parameter = Parameter::strings("VolumeIds", "Ids of volumes; all if none is named.");
+const MAX_RESULTS: Parameter = Parameter::integer("MaxResults", "At most so many in one answer.");
+const NEXT_TOKEN: Parameter = Parameter::string("NextToken", "Where the answer before ended.");
+const RESOURCES: Parameter = Parameter::strings("Resources", "Ids of volumes and instances.").required();
+
 const EBS: &[Parameter] = &[
     Parameter::boolean("DeleteOnTermination", "Whether it is deleted with its instance: yes, unless said otherwise."),
     Parameter::integer("Iops", "Provisioned I/O operations per second."),
@@ -132,6 +137,124 @@ pub(super) static EC2: Service = Service {
             "Deletes a volume and its file."
         )
         .takes(&[VOLUME_ID, DRY_RUN]),
+        operation!(
+            "ModifyVolume",
+            MALFORMED,
+            ec2::ModifyVolumeRequest,
+            ec2::modify_volume,
+            "Grows a volume or changes its type, IOPS or throughput, while it is attached too."
+        )
+        .takes(&[
+            VOLUME_ID,
+            Parameter::integer("Size", "New size in GiB, not below the present one."),
+            Parameter::choice("VolumeType", VOLUME_TYPES, "New type of the volume."),
+            Parameter::integer("Iops", "Provisioned I/O operations per second (gp3, io1, io2)."),
+            Parameter::integer("Throughput", "Provisioned MiB per second (gp3)."),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeVolumesModifications",
+            MALFORMED,
+            ec2::DescribeVolumesModificationsRequest,
+            ec2::describe_volumes_modifications,
+            "Shows the last modification of each volume and how far it is."
+        )
+        .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("VolumesModifications")),
+        operation!(
+            "DescribeVolumeStatus",
+            MALFORMED,
+            ec2::DescribeVolumeStatusRequest,
+            ec2::describe_volume_status,
+            "Shows whether volumes' data can be used."
+        )
+        .takes(&[VOLUME_IDS, FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("VolumeStatuses")),
+        operation!(
+            "CreateTags",
+            MALFORMED,
+            ec2::CreateTagsRequest,
+            ec2::create_tags,
+            "Adds tags to volumes and instances, or gives them new values."
+        )
+        .takes(&[
+            RESOURCES,
+            Parameter::new("Tags", Kind::List(&Kind::Structure(TAG)), "The tags.").required(),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DeleteTags",
+            MALFORMED,
+            ec2::DeleteTagsRequest,
+            ec2::delete_tags,
+            "Takes tags away from volumes and instances."
+        )
+        .takes(&[
+            RESOURCES,
+            Parameter::new(
+                "Tags",
+                Kind::List(&Kind::Structure(TAG)),
+                "The tags, all if none is named; with a value only that one.",
+            ),
+            DRY_RUN,
+        ]),
+        operation!(
+            "DescribeTags",
+            MALFORMED,
+            ec2::DescribeTagsRequest,
+            ec2::describe_tags,
+            "Shows the tags of volumes and instances."
+        )
+        .takes(&[FILTERS, MAX_RESULTS, NEXT_TOKEN, DRY_RUN])
+        .pages(Paging::by_token("Tags")),
+        operation!(
+            "EnableEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::enable_ebs_encryption_by_default,
+            "Encrypts every new volume of the account in the Region."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "DisableEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::disable_ebs_encryption_by_default,
+            "Encrypts new volumes only where that is asked for."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "GetEbsEncryptionByDefault",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::get_ebs_encryption_by_default,
+            "Tells whether every new volume is encrypted."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "GetEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::get_ebs_default_kms_key_id,
+            "Tells the key of new volumes for which none is named."
+        )
+        .takes(&[DRY_RUN]),
+        operation!(
+            "ModifyEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::ModifyEbsDefaultKmsKeyIdRequest,
+            ec2::modify_ebs_default_kms_key_id,
+            "Sets the key of new volumes for which none is named."
+        )
+        .takes(&[Parameter::string("KmsKeyId", "Id, ARN or alias of the KMS key.").required(), DRY_RUN]),
+        operation!(
+            "ResetEbsDefaultKmsKeyId",
+            MALFORMED,
+            ec2::EbsDefaultRequest,
+            ec2::reset_ebs_default_kms_key_id,
+            "Makes alias/aws/ebs the key of new volumes for which none is named."
+        )
+        .takes(&[DRY_RUN]),
         operation!(
             "RunInstances",
             MALFORMED,

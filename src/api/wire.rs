@@ -116,6 +116,9 @@ impl Wire {
         if !matches!(self.form, Form::Ec2 { .. }) {
             return member.to_owned();
         }
+        if member == "Resources" {
+            return "ResourceId".to_owned();
+        }
         match (member.strip_suffix("ies"), member.strip_suffix('s')) {
             (Some(stem), _) => format!("{stem}y"),
             (None, Some(stem)) => stem.to_owned(),
@@ -159,7 +162,7 @@ static WIRES: &[Wire] = &[
     Wire {
         service: "ec2",
         form: Form::Ec2 { version: "2016-11-15", namespace: "http://ec2.amazonaws.com/doc/2016-11-15/" },
-        times: &["AttachTime", "CreateTime", "LaunchTime", "UsageOperationUpdateTime"],
+        times: &["AttachTime", "CreateTime", "EndTime", "LaunchTime", "StartTime", "UsageOperationUpdateTime"],
         maps: &[],
         documents: &[],
         names: &[
@@ -180,6 +183,11 @@ static WIRES: &[Wire] = &[
             ("Regions", "Endpoint", "regionEndpoint"),
             ("", "Instances", "instancesSet"),
             ("", "TerminatingInstances", "instancesSet"),
+            ("", "VolumesModifications", "volumeModificationSet"),
+            ("DescribeVolumeStatus", "VolumeStatuses", "volumeStatusSet"),
+            ("VolumeStatus", "Details", "details"),
+            ("VolumeStatuses", "Actions", "actionsSet"),
+            ("VolumeStatuses", "Events", "eventsSet"),
             ("AttachVolume", "State", "status"),
             ("Attachments", "State", "status"),
             ("CreateVolume", "State", "status"),
@@ -242,6 +250,8 @@ mod tests {
         assert_eq!(ec2.name("Instances", "State", false), "instanceState");
         assert_eq!(ec2.name("StateReason", "Code", false), "code");
         assert_eq!(ec2.input_name("VolumeIds"), "VolumeId");
+        assert_eq!(ec2.input_name("Resources"), "ResourceId");
+        assert_eq!(ec2.name("DescribeVolumesModifications", "VolumesModifications", true), "volumeModificationSet");
         assert_eq!(Wire::of("iam").unwrap().name("User", "UserId", false), "UserId");
     }
 }

@@ -85,4 +85,13 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// As for reading.
     fn extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, DeviceError>;
+
+    /// Makes the device `length` bytes long, durably, while it is in use. One that is that long already stays as it is.
+    ///
+    /// # Errors
+    /// [`DeviceErrorKind::Invalid`] for a device that has one length for ever, and if `length` is below the present one;
+    /// [`DeviceErrorKind::NoSpace`].
+    fn grow(&self, length: u64) -> Result<(), DeviceError> {
+        Err(DeviceError::new(DeviceErrorKind::Invalid, format!("this device cannot be made {length} bytes long")))
+    }
 }

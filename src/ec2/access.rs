@@ -18,7 +18,7 @@ use crate::secret::SecretBytes;
 
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, VolumeRow};
-use super::{content, describe, disk, exporter, keys, lineage, params, permission, settle};
+use super::{content, describe, disk, exporter, keys, lineage, modify, params, permission, settle};
 
 /// What a command is going to do with a volume's content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,7 @@ pub fn open(call: &Call<'_>, volume_id: &str, access: Access) -> Result<Opened, 
     settle::repair(call.home)?;
     let id = params::volume_id(volume_id)?;
     let _lease = Lease::take(call.home, &id)?;
+    modify::finish(call.home, &id)?;
     let (row, attachment) = find(call, &id)?;
     if let Some(attachment) = attachment {
         if access == Access::Own {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use crate::export::Statistics;
-use crate::export::control;
+use crate::export::control::{self, Change, ControlError};
+use crate::export::{DeviceFault, Statistics};
 use crate::gate::ServiceError;
 use crate::ids::VolumeId;
 use crate::store::{Home, StoreError};
@@ -47,6 +47,48 @@ pub fn end_all_exporters(home: &Home) -> Result<(), ServiceError> {
         match exporter::stop(home, &attachment, true) {
             Ok(_) => {}
             Err(Unstopped::Ending(error) | Unstopped::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Orders a fault on an attached volume, or takes all of its faults away.
+///
+/// # Errors
+/// `IncorrectState` (ours) if it is not attached: faults are its exporter's, and end with it.
+pub fn order_fault(home: &Home, id: &VolumeId, fault: Option<DeviceFault>) -> Result<(), ServiceError> {
+    match control::faults(home.dir(), id, fault.map_or(Change::Clear, Change::Set)) {
+        Ok(_) => Ok(()),
+        Err(ControlError::NobodyThere(_) | ControlError::Died(_)) => Err(ServiceError::refused(
+            "IncorrectState",
+            format!("Volume '{id}' is not attached: faults come over a volume while it is."),
+        )),
+        Err(error) => Err(ServiceError::machine(error)),
+    }
+}
+
+/// The faults of every attached volume.
+///
+/// # Errors
+/// That of the store; an exporter that does not answer has no faults to show.
+pub fn ordered_faults(home: &Home) -> Result<Vec<(VolumeId, DeviceFault)>, ServiceError> {
+    let mut found = Vec::new();
+    for id in attached(home)? {
+        let faults = control::faults(home.dir(), &id, Change::None).unwrap_or_default();
+        found.extend(faults.into_iter().map(|fault| (id.clone(), fault)));
+    }
+    Ok(found)
+}
+
+/// Takes the faults of every attached volume away.
+///
+/// # Errors
+/// If an exporter lives and does not answer.
+pub fn clear_faults(home: &Home) -> Result<(), ServiceError> {
+    for id in attached(home)? {
+        match order_fault(home, &id, None) {
+            Err(ServiceError::Refused(_)) => {}
+            outcome => outcome?,
         }
     }
     Ok(())

@@ -9,12 +9,13 @@ use crate::gate::{self, Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::{self, VolumeId};
 
 use super::delete::not_available;
+use super::events::Happened;
 use super::exporter::{Unstopped, Way};
 use super::lease::Lease;
 use super::outcomes::{self, KmsAnswer, UserOf};
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{AttachVolumeRequest, DetachVolumeRequest, VolumeAttachment};
-use super::{describe, disk, exporter, instance, keys, params, permission, record, settle};
+use super::{describe, disk, events, exporter, instance, keys, modify, params, permission, record, settle};
 
 /// Attaches a volume as EBS does: a grant for the instance's host, Decrypt through that grant under the volume's context,
 /// then an exporter that checks the key against the header's digest and serves the volume over NBD.
@@ -64,6 +65,7 @@ fn prepare_attach(
     let id = params::volume_id(&request.volume_id)?;
     let way = Way::of(call.home, request.attach_as.as_deref())?;
     let lease = Lease::take(call.home, &id)?;
+    modify::finish(call.home, &id)?;
     let (row, mut attachment) = claim(call, request, &id, draft)?;
     *attempt = Some(attachment.clone());
     record::instance(draft, &row, &attachment);
@@ -128,11 +130,11 @@ pub(super) fn open(
         Some(encryption) => {
             let wrapped = disk::wrapped_key(call.home, row)?;
             let grant = keys::grant(call, row, &encryption.key_arn, &attachment.instance, &attachment.grant_name)
-                .map_err(|error| revoked(error, &row.id))?;
+                .map_err(|error| revoked(call, error, row))?;
             attachment.grant_id = Some(grant.id.clone());
             call.home.write(|tx| table::put_attachment(tx, attachment))?;
             let key = keys::unwrap_by_grant(call, row, &wrapped, &attachment.instance, &grant)
-                .map_err(|error| revoked(error, &row.id))?;
+                .map_err(|error| revoked(call, error, row))?;
             Some(key)
         }
     };
@@ -143,9 +145,12 @@ pub(super) fn open(
 /// EC2's code for a volume whose key KMS refuses.
 pub(super) const REVOKED: &str = "CustomerKeyHasBeenRevoked";
 
-/// What a user of EC2 sees of a refusal by KMS.
-fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
+/// What a user of EC2 sees of a refusal by KMS; the volume's owner is told by an event too.
+fn revoked(call: &Call<'_>, error: ServiceError, row: &VolumeRow) -> ServiceError {
     let ServiceError::Refused(refusal) = error else { return error };
+    let id = &row.id;
+    // The refusal is the error to tell, also where this cannot be noted.
+    let _ = events::note_now(call.home, row, Happened::NotAttached(&refusal.message), &call.request_id);
     let (seen, _) = outcomes::seen(KmsAnswer::of_code(refusal.code), UserOf::AttachVolume);
     let Some(shown) = seen.refusal(id.as_str()) else { return ServiceError::Refused(refusal) };
     let reason = if refusal.message.is_empty() { String::new() } else { format!(": {}", refusal.message) };
@@ -159,6 +164,7 @@ fn revoked(error: ServiceError, id: &VolumeId) -> ServiceError {
 fn commit_attach(step: &mut Step<'_>, attached: &Attached) -> Result<VolumeAttachment, ServiceError> {
     let attachment = AttachmentRow { state: "attached".to_owned(), ..attached.attachment.clone() };
     table::put_attachment(step.tx, &attachment)?;
+    events::note(step.tx, step.now, &attached.row, Happened::Attached, &step.call.request_id)?;
     let answer = describe::attachment(step.call, &attachment, "attaching");
     step.draft.set_response(record::attachment_response(&step.call.request_id, &answer));
     Ok(answer)
@@ -181,6 +187,7 @@ pub fn detach_volume(call: &Call<'_>, request: DetachVolumeRequest) -> Result<Vo
             if !detached.ended {
                 table::remove_attachment(step.tx, &detached.row.id)?;
                 table::set_state(step.tx, &detached.row.id, State::Available)?;
+                events::note(step.tx, step.now, &detached.row, Happened::Detached, &step.call.request_id)?;
             }
             let answer = describe::attachment(step.call, &detached.attachment, "detaching");
             step.draft.set_response(record::attachment_response(&step.call.request_id, &answer));

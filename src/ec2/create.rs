@@ -4,6 +4,7 @@ use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::VolumeId;
 use crate::store::Home;
 
+use super::events::Happened;
 use super::keys::NewDataKey;
 use super::lease::Lease;
 use super::lineage::Lineage;
@@ -11,7 +12,7 @@ use super::outcomes::{self, KmsAnswer, UserOf};
 use super::rules::Shape;
 use super::table::{self, Encryption, State, TokenKey, VolumeRow};
 use super::types::{CreateVolumeRequest, Tag, Volume};
-use super::{describe, disk, keys, params, permission, record, settle};
+use super::{default_encryption, describe, disk, events, keys, params, permission, record, settle};
 
 /// Makes a volume.
 ///
@@ -70,8 +71,8 @@ pub(super) struct Prepared {
 pub(super) enum Outcome {
     /// Its file is there; what begins with its data key, if it is encrypted.
     Made(Option<Lineage>),
-    /// KMS refused the key: there is no volume.
-    KeyRefused,
+    /// KMS refused the key with this message: there is no volume.
+    KeyRefused(String),
     /// An earlier call with the same token made it.
     Earlier,
 }
@@ -94,7 +95,7 @@ pub(super) fn prepare(
         return Ok(Prepared { row, tags, outcome: Outcome::Earlier, _lease: lease.until_commit() });
     }
     record::volume(draft, &row);
-    match make(call, request, &mut row) {
+    match make(call, &mut row) {
         Ok(outcome) => Ok(Prepared { row, tags, outcome, _lease: lease.until_commit() }),
         Err(error) => {
             // The call's own error is the one to tell; what cannot be cleared away now, the next command clears away.
@@ -107,10 +108,15 @@ pub(super) fn prepare(
 pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume, ServiceError> {
     let row = &prepared.row;
     match &prepared.outcome {
-        Outcome::Made(lineage) if table::finish(step.tx, row, lineage.as_ref())? => {}
+        Outcome::Made(lineage) if table::finish(step.tx, row, lineage.as_ref())? => {
+            events::note(step.tx, step.now, row, Happened::Created, &step.call.request_id)?;
+        }
         Outcome::Made(_) => return Err(ServiceError::machine(format!("the record of volume {} is gone", row.id))),
         // The client token stays: used again it answers that its volume is gone.
-        Outcome::KeyRefused => table::remove(step.tx, &row.id)?,
+        Outcome::KeyRefused(cause) => {
+            table::remove(step.tx, &row.id)?;
+            events::note(step.tx, step.now, row, Happened::NotCreated(cause), &step.call.request_id)?;
+        }
         Outcome::Earlier => {}
     }
     let answer = describe::created(row, prepared.tags.clone());
@@ -120,7 +126,8 @@ pub(super) fn commit(step: &mut Step<'_>, prepared: &Prepared) -> Result<Volume,
 
 /// What the request asks for, if all of it is right.
 pub(super) fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(VolumeRow, Vec<Tag>), ServiceError> {
-    let encrypted = request.encrypted.unwrap_or(false);
+    let defaults = call.home.read(|tx| default_encryption::of(tx, &call.account, &call.region))?;
+    let encrypted = request.encrypted.unwrap_or(false) || defaults.encrypted;
     if request.kms_key_id.is_some() && !encrypted {
         return Err(ServiceError::refused(
             "InvalidParameterDependency",
@@ -142,7 +149,7 @@ pub(super) fn plan(call: &Call<'_>, request: &CreateVolumeRequest) -> Result<(Vo
         iops: shape.iops,
         throughput: shape.throughput,
         encryption: encrypted.then(|| Encryption {
-            key_arn: request.kms_key_id.clone().unwrap_or_else(|| keys::DEFAULT_KEY.to_owned()),
+            key_arn: request.kms_key_id.as_deref().unwrap_or_else(|| defaults.key()).to_owned(),
             sector_size,
         }),
         db,
@@ -208,23 +215,18 @@ pub(super) fn token_key<'a>(
 }
 
 /// Asks for the data key and makes the file.
-pub(super) fn make(
-    call: &Call<'_>,
-    request: &CreateVolumeRequest,
-    row: &mut VolumeRow,
-) -> Result<Outcome, ServiceError> {
-    if row.encryption.is_none() {
+pub(super) fn make(call: &Call<'_>, row: &mut VolumeRow) -> Result<Outcome, ServiceError> {
+    let Some(encryption) = row.encryption.clone() else {
         disk::create(call.home, row, None)?;
         return Ok(Outcome::Made(None));
-    }
-    let key_id = request.kms_key_id.as_deref().unwrap_or(keys::DEFAULT_KEY);
-    let NewDataKey { wrapped, digest, lineage } = match keys::new_data_key(call, row, key_id) {
+    };
+    let NewDataKey { wrapped, digest, lineage } = match keys::new_data_key(call, row, &encryption.key_arn) {
         Ok(made) => made,
         Err(ServiceError::Refused(refusal)) => {
             let (seen, _) = outcomes::seen(KmsAnswer::of_code(refusal.code), UserOf::CreateVolume);
             return match seen.refusal(row.id.as_str()) {
                 Some(shown) => Err(ServiceError::Refused(shown)),
-                None => Ok(Outcome::KeyRefused),
+                None => Ok(Outcome::KeyRefused(refusal.message)),
             };
         }
         Err(machine) => return Err(machine),

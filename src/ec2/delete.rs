@@ -3,10 +3,11 @@
 use crate::gate::{Call, Draft, ServiceError, Step, run_steps};
 use crate::ids::VolumeId;
 
+use super::events::Happened;
 use super::lease::Lease;
 use super::table::{self, State, VolumeRow};
 use super::types::{DeleteVolumeRequest, NoResult};
-use super::{describe, disk, params, permission, record, settle};
+use super::{describe, disk, events, params, permission, record, settle};
 
 /// Deletes a volume that is not attached, and its file.
 pub fn delete_volume(call: &Call<'_>, request: DeleteVolumeRequest) -> Result<NoResult, ServiceError> {
@@ -18,6 +19,7 @@ pub fn delete_volume(call: &Call<'_>, request: DeleteVolumeRequest) -> Result<No
         |draft| prepare(call, &request, draft),
         |step: &mut Step<'_>, deleted| {
             table::remove(step.tx, &deleted.row.id)?;
+            events::note(step.tx, step.now, &deleted.row, Happened::Deleted, &call.request_id)?;
             step.draft.set_response(record::done(&call.request_id));
             Ok(NoResult {})
         },

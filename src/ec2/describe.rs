@@ -28,7 +28,7 @@ fn describe(
 ) -> Result<DescribeVolumesResult, ServiceError> {
     permission::check_in(tx, call, "ec2:DescribeVolumes", &["*".to_owned()])?;
     filter::check(&request.filters)?;
-    let page = page_size(request)?;
+    let page = page_of(request.max_results, &request.volume_ids)?;
     let after = request.next_token.as_deref().map(read_token).transpose()?;
     let ids = request.volume_ids.iter().map(|id| params::volume_id(id)).collect::<Result<Vec<_>, _>>()?;
     params::dry_run(request.dry_run)?;
@@ -54,7 +54,7 @@ fn describe(
 }
 
 /// The named volumes, oldest first; every name must exist.
-fn named(tx: &Transaction<'_>, call: &Call<'_>, ids: &[VolumeId]) -> Result<Vec<VolumeRow>, ServiceError> {
+pub(super) fn named(tx: &Transaction<'_>, call: &Call<'_>, ids: &[VolumeId]) -> Result<Vec<VolumeRow>, ServiceError> {
     let mut rows: Vec<VolumeRow> = Vec::new();
     let mut missing: Vec<&str> = Vec::new();
     for id in ids {
@@ -130,9 +130,10 @@ pub(super) fn created(row: &VolumeRow, tags: Vec<Tag>) -> Volume {
     volume(&VolumeRow { state: State::Creating, ..row.clone() }, tags)
 }
 
-fn page_size(request: &DescribeVolumesRequest) -> Result<Option<usize>, ServiceError> {
-    let Some(most) = request.max_results else { return Ok(None) };
-    if !request.volume_ids.is_empty() {
+/// How many a page has, where volumes may be named and pages are then not asked for.
+pub(super) fn page_of(max_results: Option<i64>, volume_ids: &[String]) -> Result<Option<usize>, ServiceError> {
+    let Some(most) = max_results else { return Ok(None) };
+    if !volume_ids.is_empty() {
         return Err(ServiceError::refused(
             "InvalidParameterCombination",
             "The parameter volumeSet cannot be used with the parameter maxResults",
@@ -152,7 +153,7 @@ pub(super) fn token(created: i64, id: &str) -> String {
     BASE64.encode(format!("{created} {id}"))
 }
 
-fn read_token(text: &str) -> Result<(i64, VolumeId), ServiceError> {
+pub(super) fn read_token(text: &str) -> Result<(i64, VolumeId), ServiceError> {
     let read = || {
         let plain = String::from_utf8(BASE64.decode(text).ok()?).ok()?;
         let (created, id) = plain.split_once(' ')?;

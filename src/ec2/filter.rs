@@ -6,16 +6,24 @@ use super::types::{Filter, Volume};
 
 /// Whether the volume passes every filter.
 pub(super) fn passes(volume: &Volume, filters: &[Filter]) -> bool {
-    filters.iter().all(|filter| {
-        let actual = values_of(volume, &filter.name).unwrap_or_default();
-        filter.values.iter().any(|wanted| actual.iter().any(|value| matches(wanted.as_bytes(), value.as_bytes())))
-    })
+    passes_by(filters, |name| values_of(volume, name).unwrap_or_default())
 }
 
 /// Refuses a filter that `DescribeVolumes` does not have.
 pub(super) fn check(filters: &[Filter]) -> Result<(), ServiceError> {
+    check_by(filters, |name| NAMES.contains(&name) || name.starts_with("tag:"))
+}
+
+/// As [`check_names`] for `DescribeTags`.
+pub(super) fn check_tags(filters: &[Filter]) -> Result<(), ServiceError> {
+    check_by(filters, |name| {
+        matches!(name, "key" | "resource-id" | "resource-type" | "value") || name.starts_with("tag:")
+    })
+}
+
+fn check_by(filters: &[Filter], is_known: impl Fn(&str) -> bool) -> Result<(), ServiceError> {
     for filter in filters {
-        if !NAMES.contains(&filter.name.as_str()) && !filter.name.starts_with("tag:") {
+        if !is_known(&filter.name) {
             let name: String = filter.name.chars().take(80).collect();
             return Err(ServiceError::refused("InvalidParameterValue", format!("The filter '{name}' is invalid")));
         }
@@ -27,6 +35,19 @@ pub(super) fn check(filters: &[Filter]) -> Result<(), ServiceError> {
         }
     }
     Ok(())
+}
+
+/// Whether what `values` tells of a thing passes every filter.
+pub(super) fn passes_by(filters: &[Filter], values: impl Fn(&str) -> Vec<String>) -> bool {
+    filters.iter().all(|filter| {
+        let actual = values(&filter.name);
+        filter.values.iter().any(|wanted| actual.iter().any(|value| matches(wanted.as_bytes(), value.as_bytes())))
+    })
+}
+
+/// Refuses a filter whose name is not known, or that has no values.
+pub(super) fn check_names(filters: &[Filter], names: &[&str]) -> Result<(), ServiceError> {
+    check_by(filters, |name| names.contains(&name))
 }
 
 /// Every filter but `tag:<key>`. `fast-restored`, `operator.*` and `source-volume-id` are not here: volumes have neither.

@@ -13,15 +13,17 @@ use crate::ids::{AccountId, InstanceId, Region};
 use crate::kms;
 use crate::store::{Home, StoreError, Transaction};
 
+use super::modification;
 use super::params as words;
 use super::table::{self, VolumeRow, parsed, time};
 use super::types::Tag;
 
 /// What is due by the clock in EC2, and in KMS, which it calls.
-pub static SETTLERS: &[Settler] = &WITH_INSTANCES;
+pub static SETTLERS: &[Settler] = &WITH_OURS;
 
-const WITH_INSTANCES: [Settler; kms::SETTLERS.len() + 1] = {
-    let mut all = [INSTANCES; kms::SETTLERS.len() + 1];
+const WITH_OURS: [Settler; kms::SETTLERS.len() + 2] = {
+    let mut all = [INSTANCES; kms::SETTLERS.len() + 2];
+    all[kms::SETTLERS.len() + 1] = modification::SETTLER;
     let mut index = 0;
     while index < kms::SETTLERS.len() {
         all[index] = kms::SETTLERS[index];

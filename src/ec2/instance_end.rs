@@ -6,11 +6,12 @@ use crate::gate::ServiceError;
 use crate::ids::InstanceId;
 use crate::store::{self, Home, Transaction};
 
+use super::events::Happened;
 use super::exporter::{self, Unstopped};
 use super::instance::{self, InstanceRow, InstanceState};
 use super::lease::Lease;
 use super::table::{self, State};
-use super::{disk, settle};
+use super::{disk, events, settle};
 
 /// Which of an instance's volumes are deleted with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +54,13 @@ pub(super) fn empty(home: &Home, id: &InstanceId, deleted: Deleted) -> Result<()
             if goes { State::Deleting } else { State::Available },
             None,
         )?;
+        events::note_now(home, &row, Happened::Detached, "")?;
         if goes {
             disk::remove(home, volume)?;
-            home.write(|tx| table::remove(tx, volume))?;
+            home.write(|tx| {
+                events::note(tx, store::clock(tx)?.now(), &row, Happened::Deleted, "")?;
+                table::remove(tx, volume)
+            })?;
         }
     }
     Ok(())

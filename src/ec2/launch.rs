@@ -11,6 +11,7 @@ use crate::ids::InstanceId;
 use crate::store::Home;
 
 use super::create::{self, OTHER_PARAMETERS, Outcome};
+use super::events::Happened;
 use super::exporter::Way;
 use super::instance::{self, InstanceRow, InstanceState, Reason};
 use super::instance_end::{self, Deleted};
@@ -18,7 +19,7 @@ use super::instance_types::{BlockDeviceMapping, Reservation, RunInstancesRequest
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, State, VolumeRow};
 use super::types::{CreateVolumeRequest, Tag, TagSpecification};
-use super::{attach, disk, instance_record, instances, params, permission, record, settle};
+use super::{attach, disk, events, instance_record, instances, params, permission, record, settle};
 
 /// Most instances of one launch: each attached volume is a process.
 const MOST: i64 = 20;
@@ -310,7 +311,10 @@ fn furnish(
         leases.push(Lease::take(call.home, &row.id)?);
         record::volume(draft, &row);
         call.home.write(|tx| table::insert(tx, &row, &tags))?;
-        let made = create::make(call, &planned.request, &mut row);
+        let made = create::make(call, &mut row);
+        if let Ok(Outcome::KeyRefused(cause)) = &made {
+            events::note_now(call.home, &row, Happened::NotCreated(cause), &call.request_id)?;
+        }
         let Ok(Outcome::Made(lineage)) = made else {
             create::discard(call.home, &row.id)?;
             return made.map(|_| false);
@@ -330,13 +334,17 @@ fn furnish(
             if !table::finish(tx, &row, lineage.as_ref())? {
                 return Err(ServiceError::machine(format!("the record of volume {} is gone", row.id)));
             }
+            events::note(tx, attachment.attached_at, &row, Happened::Created, &call.request_id)?;
             table::put_attachment(tx, &attachment)?;
             Ok(table::set_state(tx, &row.id, State::InUse)?)
         })?;
         match attach::open(call, &row, &mut attachment, Way::Nbd) {
             Ok(()) => {
                 let attachment = AttachmentRow { state: "attached".to_owned(), ..attachment };
-                call.home.write(|tx| table::put_attachment(tx, &attachment))?;
+                call.home.write(|tx| {
+                    events::note(tx, attachment.attached_at, &row, Happened::Attached, &call.request_id)?;
+                    table::put_attachment(tx, &attachment)
+                })?;
             }
             Err(error) => {
                 drop_unopened(call.home, &row, &attachment)?;

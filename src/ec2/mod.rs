@@ -7,9 +7,11 @@ mod assume;
 mod attach;
 mod content;
 mod create;
+mod default_encryption;
 mod delete;
 mod describe;
 mod disk;
+pub mod events;
 mod exporter;
 mod filter;
 mod instance;
@@ -21,6 +23,11 @@ mod keys;
 mod launch;
 mod lease;
 mod lineage;
+mod modification;
+mod modify;
+#[cfg(test)]
+mod modify_tests;
+mod modify_types;
 pub mod outcomes;
 mod params;
 mod permission;
@@ -28,18 +35,25 @@ mod record;
 mod regions;
 mod rules;
 mod settle;
+mod status;
 mod table;
+mod tags;
 mod terminate;
 #[cfg(test)]
 mod tests;
 mod types;
 
 pub use access::{Access, Inspection, Opened, inspect, open, verify};
-pub use all::{count_attached, end_all_exporters, traffic};
+pub use all::{clear_faults, count_attached, end_all_exporters, order_fault, ordered_faults, traffic};
 pub use assume::{Wrapped, assume_detached, assume_volume, key_of, wrapped_under};
 pub use attach::{attach_volume, detach_volume};
 pub use content::{Moved, Progress, Source, export, import, read_range, write_range};
 pub use create::{create_given_volume, create_volume};
+pub use default_encryption::{
+    EbsDefaultKmsKeyIdResult, EbsDefaultRequest, EbsEncryptionByDefaultResult, ModifyEbsDefaultKmsKeyIdRequest,
+    disable_ebs_encryption_by_default, enable_ebs_encryption_by_default, get_ebs_default_kms_key_id,
+    get_ebs_encryption_by_default, modify_ebs_default_kms_key_id, reset_ebs_default_kms_key_id,
+};
 pub use delete::delete_volume;
 pub use describe::describe_volumes;
 pub use instance::SETTLERS;
@@ -52,8 +66,21 @@ pub use instance_types::{
 };
 pub use instances::describe_instances;
 pub use launch::run_instances;
+pub use modify::{describe_volumes_modifications, modify_volume};
+pub use modify_types::{
+    DescribeVolumesModificationsRequest, DescribeVolumesModificationsResult, ModifyVolumeRequest, ModifyVolumeResult,
+    VolumeModification,
+};
 pub use regions::{describe_availability_zones, describe_regions};
 pub use settle::{repair, take_notices};
+pub use status::{
+    DescribeVolumeStatusRequest, DescribeVolumeStatusResult, VolumeStatusDetails, VolumeStatusInfo, VolumeStatusItem,
+    describe_volume_status,
+};
+pub use tags::{
+    CreateTagsRequest, DeleteTagsRequest, DescribeTagsRequest, DescribeTagsResult, TagDescription, TagToDelete,
+    create_tags, delete_tags, describe_tags,
+};
 pub use terminate::terminate_instances;
 pub use types::{
     AttachVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, DescribeVolumesRequest, DescribeVolumesResult,

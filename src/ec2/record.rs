@@ -26,6 +26,26 @@ pub(super) static DESCRIBE_VOLUMES: Operation = Operation { name: "DescribeVolum
 pub(super) static ATTACH_VOLUME: Operation = Operation { name: "AttachVolume", read_only: false, service: &EC2 };
 pub(super) static DETACH_VOLUME: Operation = Operation { name: "DetachVolume", read_only: false, service: &EC2 };
 pub(super) static DELETE_VOLUME: Operation = Operation { name: "DeleteVolume", read_only: false, service: &EC2 };
+pub(super) static MODIFY_VOLUME: Operation = Operation { name: "ModifyVolume", read_only: false, service: &EC2 };
+pub(super) static DESCRIBE_VOLUMES_MODIFICATIONS: Operation =
+    Operation { name: "DescribeVolumesModifications", read_only: true, service: &EC2 };
+pub(super) static ENABLE_EBS_ENCRYPTION_BY_DEFAULT: Operation =
+    Operation { name: "EnableEbsEncryptionByDefault", read_only: false, service: &EC2 };
+pub(super) static DISABLE_EBS_ENCRYPTION_BY_DEFAULT: Operation =
+    Operation { name: "DisableEbsEncryptionByDefault", read_only: false, service: &EC2 };
+pub(super) static GET_EBS_ENCRYPTION_BY_DEFAULT: Operation =
+    Operation { name: "GetEbsEncryptionByDefault", read_only: true, service: &EC2 };
+pub(super) static GET_EBS_DEFAULT_KMS_KEY_ID: Operation =
+    Operation { name: "GetEbsDefaultKmsKeyId", read_only: true, service: &EC2 };
+pub(super) static MODIFY_EBS_DEFAULT_KMS_KEY_ID: Operation =
+    Operation { name: "ModifyEbsDefaultKmsKeyId", read_only: false, service: &EC2 };
+pub(super) static RESET_EBS_DEFAULT_KMS_KEY_ID: Operation =
+    Operation { name: "ResetEbsDefaultKmsKeyId", read_only: false, service: &EC2 };
+pub(super) static CREATE_TAGS: Operation = Operation { name: "CreateTags", read_only: false, service: &EC2 };
+pub(super) static DELETE_TAGS: Operation = Operation { name: "DeleteTags", read_only: false, service: &EC2 };
+pub(super) static DESCRIBE_TAGS: Operation = Operation { name: "DescribeTags", read_only: true, service: &EC2 };
+pub(super) static DESCRIBE_VOLUME_STATUS: Operation =
+    Operation { name: "DescribeVolumeStatus", read_only: true, service: &EC2 };
 pub(super) static RUN_INSTANCES: Operation = Operation { name: "RunInstances", read_only: false, service: &EC2 };
 pub(super) static DESCRIBE_INSTANCES: Operation =
     Operation { name: "DescribeInstances", read_only: true, service: &EC2 };
@@ -124,6 +144,15 @@ pub(super) fn delete_request(request: &DeleteVolumeRequest) -> Value {
 /// The answer of an operation that answers nothing.
 pub(super) fn done(request_id: &str) -> Value {
     json!({"requestId": request_id, "_return": true})
+}
+
+/// The answer of one of EC2's later operations: below the name of its response.
+pub(super) fn wrapped(operation: &str, request_id: &str, members: &Value) -> Value {
+    let mut whole = json!({"xmlns": "http://ec2.amazonaws.com/doc/2016-11-15/", "requestId": request_id});
+    if let (Value::Object(whole), Value::Object(members)) = (&mut whole, members) {
+        whole.extend(members.clone());
+    }
+    json!({format!("{operation}Response"): whole})
 }
 
 /// Tags for what a call makes, if there are any.

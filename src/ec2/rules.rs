@@ -6,6 +6,8 @@
 
 use crate::gate::ServiceError;
 
+use super::modify_types::ModifyVolumeRequest;
+use super::table::VolumeRow;
 use super::types::CreateVolumeRequest;
 
 /// A type's limits. Sizes in GiB, throughput in MiB per second.
@@ -110,6 +112,48 @@ impl Shape {
         limits.check_ratio(iops, size)?;
         let throughput = throughput_for(limits.name, request.throughput, iops)?;
         Ok(Self { volume_type: limits.name, size, iops, throughput })
+    }
+}
+
+impl Shape {
+    /// The shape that a volume has after `request`: what is not asked for stays, or is what the new type has by default
+    /// (EC2 API reference, `ModifyVolume`).
+    ///
+    /// # Errors
+    /// Also for a size below the present one, and for the type `standard`, which cannot be modified (EBS user guide,
+    /// "Limitations for EBS volume modifications"; code and wording of that, and of a request for nothing, are *assumed*).
+    pub(super) fn modified(row: &VolumeRow, request: &ModifyVolumeRequest) -> Result<Self, ServiceError> {
+        let wants = [request.size, request.iops, request.throughput].iter().any(Option::is_some);
+        if !wants && request.volume_type.is_none() {
+            return Err(ServiceError::refused(
+                "MissingParameter",
+                "The request must contain at least one of the parameters size, volumeType, iops, throughput",
+            ));
+        }
+        let volume_type = request.volume_type.as_ref().unwrap_or(&row.volume_type);
+        if [volume_type.as_str(), row.volume_type.as_str()].contains(&"standard") {
+            return Err(ServiceError::refused(
+                "InvalidParameterValue",
+                "The volume type standard does not support volume modification.",
+            ));
+        }
+        let same = *volume_type == row.volume_type;
+        let provisioned =
+            LIMITS.iter().any(|limits| limits.name == volume_type && matches!(limits.iops, Iops::Provisioned { .. }));
+        let kept_iops = if same { row.iops } else { Some(GP3_BASE_IOPS) }.filter(|_| provisioned);
+        let wanted = CreateVolumeRequest {
+            size: request.size.or(Some(row.size)),
+            volume_type: Some(volume_type.clone()),
+            iops: request.iops.or(kept_iops),
+            throughput: request.throughput.or(if same { row.throughput } else { None }),
+            ..CreateVolumeRequest::default()
+        };
+        if let Some(size) = request.size.filter(|size| *size >= 0 && *size < row.size) {
+            let message =
+                format!("New size cannot be smaller than existing size: {size} GiB for a volume of {} GiB.", row.size);
+            return Err(ServiceError::refused("InvalidParameterValue", message));
+        }
+        Self::of(&wanted)
     }
 }
 

@@ -10,10 +10,11 @@ use crate::kms;
 use crate::store::{self, Home};
 use crate::twin::{self, Protection};
 
+use super::events::Happened;
 use super::exporter::Sign;
 use super::lease::Lease;
 use super::table::{self, AttachmentRow, State, VolumeRow};
-use super::{create, disk, exporter, instance, instance_end, keys};
+use super::{create, disk, events, exporter, instance, instance_end, keys, modify};
 
 /// Looks at every volume that is not at rest. Runs at the start of every operation on volumes.
 ///
@@ -24,6 +25,7 @@ pub fn repair(home: &Home) -> Result<(), ServiceError> {
     if home.is_scratch() || twin::is_off(Protection::Repair) {
         return Ok(());
     }
+    modify::finish_all(home)?;
     instance_end::repair(home)?;
     for id in home.read(table::restless)? {
         // Cheap first look without the lease: an attached volume whose exporter lives needs nothing.
@@ -56,7 +58,10 @@ fn repair_one(home: &Home, id: &VolumeId) -> Result<(), ServiceError> {
         }
         (State::Deleting, _) => {
             disk::remove(home, id)?;
-            home.write(|tx| table::remove(tx, id))?;
+            home.write(|tx| {
+                events::note(tx, store::clock(tx)?.now(), &row, Happened::Deleted, "")?;
+                table::remove(tx, id)
+            })?;
             Ok(())
         }
         (State::InUse, Some(attachment)) => repair_attachment(home, &row, attachment),

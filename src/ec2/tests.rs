@@ -13,28 +13,28 @@ use crate::kms;
 use crate::store::Home;
 use crate::twin::{Protection, without};
 
-struct Scene {
+pub(super) struct Scene {
     _base: tempfile::TempDir,
-    home: Home,
+    pub(super) home: Home,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         let home = Home::open(&base.path().join("home")).unwrap();
         Self { _base: base, home }
     }
 
-    fn call(&self) -> Call<'_> {
+    pub(super) fn call(&self) -> Call<'_> {
         Call::direct(&self.home, Principal::Root("123456789012".parse().unwrap()), "us-east-1".parse().unwrap())
     }
 
-    fn encrypted_volume(&self) -> VolumeId {
+    pub(super) fn encrypted_volume(&self) -> VolumeId {
         let request = CreateVolumeRequest { size: Some(1), encrypted: Some(true), ..CreateVolumeRequest::default() };
         create_volume(&self.call(), request).unwrap().volume_id.parse().unwrap()
     }
 
-    fn row(&self, id: &VolumeId) -> Option<VolumeRow> {
+    pub(super) fn row(&self, id: &VolumeId) -> Option<VolumeRow> {
         self.home.read(|tx| table::volume(tx, id)).unwrap()
     }
 

@@ -1,24 +1,25 @@
 //! The exporter's control socket: one line of JSON in, one line of JSON back.
 //!
 //! `{"Command":"Status"}` is answered with [`Status`], `{"Command":"Detach"}` when everything is flushed and the volume is
-//! free. What an exporter does not know it answers with an error, so that commands can be added.
+//! free, `Grow` when the volume is as long as it says, and `Faults` with the faults of the device once they are as ordered. What an exporter does not know it answers with an error, so that commands can be added.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Time;
-use crate::device::{DeviceError, DeviceErrorKind};
+use crate::device::{BlockDevice, DeviceError, DeviceErrorKind};
 use crate::dir::HomeDir;
 use crate::ids::VolumeId;
 
 use super::endpoint;
+use super::faulty::{DeviceFault, DeviceFaultError, Faults, Faulty};
 use super::server::{Shared, Statistics};
 
 /// How long the exporter takes at most for an answer that needs no disk.
@@ -33,6 +34,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How long a detach may take: clients are given [`super::exporter::DRAIN_PATIENCE`] to take their answers, then comes
 /// the flush, which on a slow disk writes back gigabytes.
 const DETACH_ANSWER: Duration = Duration::from_mins(10);
+
+/// How long a volume may take to grow: its header is written twice and made durable.
+const GROW_ANSWER: Duration = Duration::from_mins(1);
 
 /// Longest line in either direction, in bytes.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
@@ -99,6 +103,16 @@ pub enum ControlError {
         /// The same for people.
         message: String,
     },
+    /// The device did not do what it was to do.
+    #[error("the exporter of {volume} answered: {message}")]
+    Device {
+        /// The volume.
+        volume: VolumeId,
+        /// The device's error.
+        kind: DeviceErrorKind,
+        /// The same for people.
+        message: String,
+    },
     /// The exporter does not know the command, or could not carry it out.
     #[error("the exporter refused: {0}")]
     Refused(String),
@@ -132,7 +146,7 @@ fn status_within(home: &HomeDir, volume: &VolumeId, patience: Duration) -> Resul
     match ask(home, volume, &Command::Status {}, patience)? {
         Answer::Status(status) => Ok(status),
         Answer::Error { message, .. } => Err(ControlError::Refused(message)),
-        Answer::Detached => Err(misunderstood(volume)),
+        _ => Err(misunderstood(volume)),
     }
 }
 
@@ -157,7 +171,52 @@ pub fn detach_within(home: &HomeDir, volume: &VolumeId, patience: Duration) -> R
             Err(ControlError::FlushFailed { volume: volume.clone(), kind, message })
         }
         Answer::Error { kind: None, message } => Err(ControlError::Refused(message)),
-        Answer::Status(_) => Err(misunderstood(volume)),
+        _ => Err(misunderstood(volume)),
+    }
+}
+
+/// Makes the served volume `length` bytes long. Clients that connect from then on see it; those that are connected keep the
+/// size that they were told.
+///
+/// # Errors
+/// [`ControlError::Device`] if the volume is longer already, or the file system cannot hold so long a file; and as
+/// [`status`].
+pub fn grow(home: &HomeDir, volume: &VolumeId, length: u64) -> Result<(), ControlError> {
+    match ask(home, volume, &Command::Grow { length }, GROW_ANSWER)? {
+        Answer::Grown => Ok(()),
+        Answer::Error { kind: Some(kind), message } => {
+            Err(ControlError::Device { volume: volume.clone(), kind, message })
+        }
+        Answer::Error { kind: None, message } => Err(ControlError::Refused(message)),
+        _ => Err(misunderstood(volume)),
+    }
+}
+
+/// What is to become of the faults of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// They stay as they are.
+    None,
+    /// This one comes to them, in the place of one of its kind.
+    Set(DeviceFault),
+    /// There are none any more.
+    Clear,
+}
+
+/// Changes the faults of a served device; answers those that it has then.
+///
+/// # Errors
+/// As [`status`].
+pub fn faults(home: &HomeDir, volume: &VolumeId, change: Change) -> Result<Vec<DeviceFault>, ControlError> {
+    let (clear, set) = match change {
+        Change::None => (false, None),
+        Change::Set(fault) => (false, Some(fault.to_string())),
+        Change::Clear => (true, None),
+    };
+    match ask(home, volume, &Command::Faults { clear, set }, QUICK_ANSWER)? {
+        Answer::Faults(faults) => Ok(faults.iter().filter_map(|fault| fault.parse().ok()).collect()),
+        Answer::Error { message, .. } => Err(ControlError::Refused(message)),
+        _ => Err(misunderstood(volume)),
     }
 }
 
@@ -167,12 +226,16 @@ enum Command {
     // With braces, because serde checks for unknown fields in these alone.
     Status {},
     Detach {},
+    Grow { length: u64 },
+    Faults { clear: bool, set: Option<String> },
 }
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Status(Status),
     Detached,
+    Grown,
+    Faults(Vec<String>),
     #[serde(rename_all = "PascalCase")]
     Error {
         kind: Option<DeviceErrorKind>,
@@ -314,13 +377,40 @@ pub(super) struct Identity {
     pub(super) since: Time,
 }
 
+/// The device as it is served, with the faults that come over it.
+pub(super) struct Served {
+    pub(super) device: Arc<Faulty>,
+}
+
+impl Served {
+    pub(super) fn new(device: Arc<dyn BlockDevice>) -> Self {
+        Self { device: Arc::new(Faulty { device, faults: Arc::default() }) }
+    }
+
+    /// What is to be done once the exporter is ending: what is stuck goes on, or it would never end.
+    pub(super) fn at_the_end(&self) -> impl FnOnce() + use<> {
+        let faults = Arc::clone(&self.device.faults);
+        move || faults.end()
+    }
+}
+
+/// What the control socket needs of it. It does not keep the volume open: it is its server's to let go of.
+#[derive(Clone)]
+struct Reached {
+    device: Weak<Faulty>,
+    faults: Arc<Faults>,
+}
+
 /// Answers on the control socket as long as the process lives.
 pub(super) fn serve(
     listener: UnixListener,
     identity: Identity,
     observed: Arc<Shared>,
+    served: Served,
     events: Sender<Event>,
 ) -> io::Result<()> {
+    let reached = Reached { device: Arc::downgrade(&served.device), faults: Arc::clone(&served.device.faults) };
+    drop(served);
     let conversations = Arc::new(AtomicUsize::new(0));
     let accept = move || {
         loop {
@@ -331,11 +421,12 @@ pub(super) fn serve(
             };
             let place = Place::take(&conversations);
             let (identity, observed, events) = (identity.clone(), Arc::clone(&observed), events.clone());
+            let reached = reached.clone();
             if let Some(place) = place {
                 // Without a thread the stream is dropped, which the caller sees.
                 let _ = Builder::new().name("control".into()).spawn(move || {
                     let _place = place;
-                    converse(stream, &identity, &observed, &events)
+                    converse(stream, &identity, &observed, &reached, &events)
                 });
             }
         }
@@ -343,7 +434,13 @@ pub(super) fn serve(
     Builder::new().name("control-accept".into()).spawn(accept).map(drop)
 }
 
-fn converse(stream: UnixStream, identity: &Identity, observed: &Shared, events: &Sender<Event>) -> io::Result<()> {
+fn converse(
+    stream: UnixStream,
+    identity: &Identity,
+    observed: &Shared,
+    reached: &Reached,
+    events: &Sender<Event>,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(QUICK_ANSWER))?;
     stream.set_write_timeout(Some(QUICK_ANSWER))?;
     let mut text = Vec::new();
@@ -352,7 +449,7 @@ fn converse(stream: UnixStream, identity: &Identity, observed: &Shared, events: 
         Ok(Command::Status {}) => Answer::Status(Status {
             pid: std::process::id(),
             volume_id: identity.volume.clone(),
-            size: identity.size,
+            size: reached.device.upgrade().map_or(identity.size, |device| device.size()),
             read_only: identity.read_only,
             ending: observed.is_ending(),
             since: identity.since,
@@ -362,6 +459,27 @@ fn converse(stream: UnixStream, identity: &Identity, observed: &Shared, events: 
             // Fails only when the exporter is past its last answer; the caller then sees it end.
             let _ = events.send(Event::Detach(Caller(stream)));
             return Ok(());
+        }
+        Ok(Command::Grow { length }) => match reached.device.upgrade().filter(|_| !observed.is_ending()) {
+            Some(device) => match device.grow(length) {
+                Ok(()) => Answer::Grown,
+                Err(error) => Answer::Error { kind: Some(error.kind()), message: error.to_string() },
+            },
+            None => Answer::Error { kind: None, message: "it is about to end".to_owned() },
+        },
+        Ok(Command::Faults { clear, set }) => {
+            if clear {
+                reached.faults.clear();
+            }
+            match set.map(|fault| fault.parse()).transpose() {
+                Ok(fault) => {
+                    if let Some(fault) = fault {
+                        reached.faults.set(fault);
+                    }
+                    Answer::Faults(reached.faults.list().iter().map(ToString::to_string).collect())
+                }
+                Err(error) => Answer::Error { kind: None, message: DeviceFaultError::to_string(&error) },
+            }
         }
         Err(error) => Answer::Error { kind: None, message: format!("not a command: {error}") },
     };
@@ -387,6 +505,8 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::PlainDevice;
+    use crate::device::storage::Memory;
     use std::sync::mpsc::{Receiver, channel};
 
     struct Served {
@@ -405,7 +525,9 @@ mod tests {
         let since = Time::from_micros(1_618_253_910_250_000).unwrap();
         let identity = Identity { volume: volume.clone(), size: 4096, read_only: true, since };
         let (sender, events) = channel();
-        serve(listener, identity, Arc::new(Shared::default()), sender).unwrap();
+        let device = PlainDevice::new(Memory::new(4096), 4096).unwrap();
+        let served = super::Served::new(Arc::new(device));
+        serve(listener, identity, Arc::new(Shared::default()), served, sender).unwrap();
         Served { home, volume, events, _base: base }
     }
 

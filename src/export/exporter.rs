@@ -28,7 +28,7 @@ use crate::process;
 use crate::secret::{self, SecretBytes};
 use crate::units::SectorSize;
 
-use super::control::{self, Caller, Event, Identity};
+use super::control::{self, Caller, Event, Identity, Served};
 use super::endpoint::{self, Claim, ClaimError};
 use super::kernel::{self, KernelDevice, Place};
 use super::server::{Export, Server};
@@ -317,6 +317,8 @@ where
     let Opened { device, was_latched } = open(&home, &order, key)
         .map_err(|error| Some(Report::Device { kind: error.kind(), message: with_causes(&error) }))?;
     let (nbd, control_socket) = claim.listen().map_err(claimed)?;
+    let faulty = Served::new(device);
+    let device: Arc<dyn BlockDevice> = Arc::clone(&faulty.device) as _;
     let place = PlaceInHome::of(&home, &order);
     let identity = Identity {
         volume: order.volume.clone(),
@@ -333,7 +335,8 @@ where
     let server = Server::start(nbd, export).map_err(|error| setup("start the server", &error))?;
     let (sender, events) = channel();
     watch_signals(signals, sender.clone()).map_err(|error| setup("wait for signals", &error))?;
-    control::serve(control_socket, identity, server.observer(), sender)
+    let end = faulty.at_the_end();
+    control::serve(control_socket, identity, server.observer(), faulty, sender)
         .map_err(|error| setup("serve the control socket", &error))?;
     log(&format!("serving {} of {size} bytes", order.volume));
     let kernel_device = if order.kernel_device {
@@ -371,6 +374,8 @@ where
         return Err(None);
     }
     let callers = wait_for_the_end(&events, &place);
+    // What is stuck goes on: the last writes of the kernel are among it.
+    end();
     end_device(kernel_device);
     let outcome = server.drain(DRAIN_PATIENCE);
     if place.has_our_socket() {

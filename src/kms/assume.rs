@@ -336,7 +336,15 @@ pub fn wrap_assumed(home: &Home, key_arn: &str, context: &EncryptionContext) -> 
 /// # Errors
 /// `NotFoundException`.
 pub fn arn_of(call: &Call<'_>, key_id: &str) -> Result<String, ServiceError> {
-    call.home.read(|tx| Ok(keyring::resolve(tx, call, key_id)?.arn()))
+    call.home.read(|tx| arn_in(tx, call, key_id))
+}
+
+/// As [`arn_of`], in a transaction.
+///
+/// # Errors
+/// As [`arn_of`].
+pub fn arn_in(tx: &Transaction<'_>, call: &Call<'_>, key_id: &str) -> Result<String, ServiceError> {
+    Ok(keyring::resolve(tx, call, key_id)?.arn())
 }
 
 /// Disables a key of a scratch home.

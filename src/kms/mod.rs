@@ -45,7 +45,7 @@ pub use aliases::{
     UpdateAliasRequest, create_alias, delete_alias, list_aliases, update_alias,
 };
 pub use assume::{
-    arn_of, assume_aliases, assume_deletion, assume_disabled, assume_grants, assume_key, assume_policy,
+    arn_in, arn_of, assume_aliases, assume_deletion, assume_disabled, assume_grants, assume_key, assume_policy,
     assume_policy_everywhere, assume_tags, deletion_of, wrap_assumed,
 };
 pub use blob::{Blob, SecretBlob};

@@ -107,6 +107,48 @@ CREATE TABLE ec2_client_tokens (
     PRIMARY KEY (account, region, operation, token)
 ) STRICT, WITHOUT ROWID;
 
+-- Modifications of volumes. One that is modifying and has nothing due is being made, or was when its process was killed: the
+-- volume's row has the old size, its file may have either.
+CREATE TABLE volume_modifications (
+    seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+    volume_id       TEXT NOT NULL REFERENCES volumes (id) ON DELETE CASCADE,
+    state           TEXT NOT NULL CHECK (state IN ('modifying', 'optimizing', 'completed')),
+    from_size       INTEGER NOT NULL,
+    from_type       TEXT NOT NULL,
+    from_iops       INTEGER,
+    from_throughput INTEGER,
+    to_size         INTEGER NOT NULL,
+    to_type         TEXT NOT NULL,
+    to_iops         INTEGER,
+    to_throughput   INTEGER,
+    started         INTEGER NOT NULL,
+    due             INTEGER,          -- when it is completed; NULL while it is being made, and after its end
+    ended           INTEGER,
+    request_id      TEXT NOT NULL
+) STRICT;
+CREATE INDEX volume_modifications_of ON volume_modifications (volume_id, seq);
+CREATE INDEX volume_modifications_by_due ON volume_modifications (due) WHERE due IS NOT NULL;
+CREATE INDEX volume_modifications_begun ON volume_modifications (volume_id) WHERE state = 'modifying';
+
+-- What an account has set for new volumes in a Region; one without a row has set nothing.
+CREATE TABLE ebs_encryption (
+    account    TEXT NOT NULL,
+    region     TEXT NOT NULL,
+    by_default INTEGER NOT NULL,
+    key        TEXT,                  -- NULL: alias/aws/ebs
+    PRIMARY KEY (account, region)
+) STRICT, WITHOUT ROWID;
+
+-- EBS volume notifications as EventBridge gets them; those of the last seven days.
+CREATE TABLE ebs_events (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    account TEXT NOT NULL,
+    region  TEXT NOT NULL,
+    time    INTEGER NOT NULL,
+    event   TEXT NOT NULL             -- JSON
+) STRICT;
+CREATE INDEX ebs_events_by_time ON ebs_events (time);
+
 -- What was found out of order and repaired, told to the next command's user once.
 CREATE TABLE notices (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,

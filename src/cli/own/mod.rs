@@ -9,6 +9,7 @@ mod bench;
 mod clock;
 mod demo;
 mod envelope;
+mod events;
 mod explain;
 mod faults;
 mod impact;
@@ -31,6 +32,7 @@ pub static COMMANDS: &[Own] = &[
     Own::InService("kms", &impact::IMPACT),
     Own::Group(&account::GROUP),
     Own::Group(&clock::GROUP),
+    Own::Group(&events::GROUP),
     Own::Group(&faults::GROUP),
     Own::Group(&trail::GROUP),
     Own::Group(&volume::GROUP),

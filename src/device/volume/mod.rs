@@ -77,6 +77,12 @@ pub fn is_attached(dir: &HomeDir, id: &VolumeId) -> Result<bool, DeviceError> {
     locks::is_owned_alone(&file)
 }
 
+/// Whether a flush of the volume failed since it was last opened, so that what is served from it, if anything, is less than
+/// what was written. A latch that cannot be read counts as set.
+pub fn has_failed(dir: &HomeDir, id: &VolumeId, format: Format) -> bool {
+    latch::is_set(dir, &relative_path(id, format)).unwrap_or(true)
+}
+
 /// Deletes a volume's file. Its space is given back; the wrapped data key goes with it.
 ///
 /// # Errors

@@ -255,6 +255,10 @@ impl BlockDevice for Volume {
     fn extents(&self, offset: u64, length: u64) -> Result<Vec<Extent>, DeviceError> {
         self.device().extents(offset, length)
     }
+
+    fn grow(&self, length: u64) -> Result<(), DeviceError> {
+        Volume::grow(self, length)
+    }
 }
 
 impl fmt::Debug for Volume {
