@@ -97,6 +97,34 @@ fn pattern(seed: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// The kernel sees the new size while the file system is mounted, and the file system can have it.
+#[test]
+fn a_device_grows_with_its_volume_under_a_mounted_file_system() {
+    let desk = Desk::new();
+    let device = desk.attach();
+    succeed(tool("mkfs.ext4").arg("-q").arg(&device));
+    let at = desk.mount(&device);
+    fs::write(at.join("before"), pattern(1, 100_000)).unwrap();
+    let bytes = || {
+        let name = device.strip_prefix("/dev/").unwrap();
+        fs::read_to_string(format!("/sys/block/{name}/size")).unwrap().trim().parse::<u64>().unwrap() * 512
+    };
+    let before = bytes();
+    let more = before / (1 << 30) + 1;
+    desk.home().json(&format!("ec2 modify-volume --volume-id {} --size {more}", desk.scene.volume));
+    assert_eq!((before % (1 << 30), bytes()), (0, more << 30));
+    succeed(tool("resize2fs").arg(&device));
+    let filled = pattern(2, 64 << 20);
+    fs::write(at.join("after"), &filled).unwrap();
+    desk.unmount();
+    succeed(tool("fsck.ext4").args(["-f", "-n"]).arg(&device));
+    let at = desk.mount(&device);
+    assert_eq!(fs::read(at.join("before")).unwrap(), pattern(1, 100_000));
+    assert!(fs::read(at.join("after")).unwrap() == filled);
+    desk.unmount();
+    assert!(desk.detach(&[]).0);
+}
+
 #[test]
 fn file_systems_live_on_a_volume_that_was_never_written() {
     for (make, check) in

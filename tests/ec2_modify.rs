@@ -382,3 +382,24 @@ fn tags_come_and_go() {
     }
     assert_eq!(tags("--filters Name=key,Values=a"), [""; 0]);
 }
+
+/// Who follows the events hears of each as it comes, also from another process.
+#[test]
+fn events_are_followed_as_they_come() {
+    let scene = Scene::new();
+    let follow = ["events", "tail", "--follow", "--lines", "1", "--volume-id", &scene.volume];
+    let mut follower = scene.home.command(follow).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    let mut next = || {
+        let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        event["detail"]["result"].clone()
+    };
+    assert_eq!(next(), "available", "what was there; it follows from here on");
+    scene.modify("--size 2");
+    scene.home.json("ec2 create-volume --size 1");
+    scene.home.json(&format!("ec2 delete-volume --volume-id {}", scene.volume));
+    let heard = [next(), next()];
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    assert_eq!(heard, ["optimizing", "deleted"]);
+}

@@ -12,6 +12,7 @@ use crate::clock::Time;
 use crate::device::DeviceErrorKind;
 use crate::device::volume;
 use crate::export::control::{self, ControlError};
+use crate::export::kernel::Place;
 use crate::gate::{self, Call, Draft, ServiceError, Step, run, run_steps};
 use crate::ids::VolumeId;
 use crate::store::{self, Home, Transaction};
@@ -137,7 +138,7 @@ impl<E: Into<ServiceError>> From<E> for Ungrown {
     }
 }
 
-/// Makes the volume's file as long as it is to be, through its exporter if it has one. Done again it does nothing more.
+/// Makes the volume's file as long as it is to be, through its exporter if it has one, and with it the kernel's device. Done again it does nothing more.
 fn grow(home: &Home, row: &VolumeRow, modification: &ModificationRow) -> Result<(), Ungrown> {
     let to = bytes(modification.to.size);
     if home.is_scratch() || to <= row.bytes() {
@@ -145,7 +146,10 @@ fn grow(home: &Home, row: &VolumeRow, modification: &ModificationRow) -> Result<
     }
     if home.read(|tx| table::attachment(tx, &row.id))?.is_some() {
         match control::grow(home.dir(), &row.id, to) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                let device = Place::of(home.dir(), &row.id).and_then(|place| place.grow(to));
+                return device.map_err(|error| Ungrown { error: ServiceError::machine(error), may_yet_grow: true });
+            }
             // It was killed: nobody has the file.
             Err(ControlError::NobodyThere(_) | ControlError::Died(_)) => {}
             Err(error) => {

@@ -44,6 +44,9 @@ const MOUNTED: &str = "mounted on ";
 /// How long the kernel may take to let go of a device whose last user went.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the kernel may take to see that a file has grown.
+const GROWTH_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a kernel device was not made or taken away.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,6 +113,24 @@ impl Place {
     /// The loop device on it, such as `/dev/loop0`, if there is one.
     pub fn device(&self) -> Option<PathBuf> {
         self.is_prepared().then(|| self.devices().into_iter().next())?
+    }
+
+    /// Makes the loop device on it, if there is one, as long as the volume has grown to be.
+    ///
+    /// # Errors
+    /// [`KernelError::Stuck`] if the kernel does not see the new size in time.
+    pub fn grow(&self, bytes: u64) -> Result<(), KernelError> {
+        let Some(device) = self.device() else { return Ok(()) };
+        let bytes = bytes.to_string();
+        let arguments = ["grow".as_ref(), device.as_os_str(), self.0.as_os_str(), bytes.as_ref()];
+        match run_helper(&arguments, HELPER_PATIENCE) {
+            Ok((0, _)) => Ok(()),
+            Ok((_, said)) => Err(io_error(format!("make {} longer", device.display()))(io::Error::other(said))),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(KernelError::Stuck { what: device, patience: HELPER_PATIENCE })
+            }
+            Err(error) => Err(io_error("run the helper")(error)),
+        }
     }
 
     /// Takes loop device, mount and file away, in this order. Answers what that broke, for people, if it was forced.
@@ -318,6 +339,7 @@ pub fn helper_main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> E
             let place = Place(file.to_owned());
             loop_device::clear(device, is(how, "gentle"), || place.is_behind(device))
         }
+        [verb, device, file, bytes] if is(verb, "grow") => grow(device, file, bytes),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a command of the helper")),
     };
     match outcome {
@@ -339,6 +361,21 @@ fn configure(file: &Path, read_only: bool) -> io::Result<()> {
     }
     println!("{}", device.display());
     Ok(())
+}
+
+/// The kernel believes the size of a file that FUSE serves for a second before it asks again.
+fn grow(device: &Path, file: &Path, bytes: &Path) -> io::Result<()> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not a size");
+    let bytes: u64 = bytes.to_str().and_then(|bytes| bytes.parse().ok()).ok_or_else(invalid)?;
+    let size = sysfs_of(device).join("size");
+    let mut outcome = Ok(());
+    let grown = wait_for(GROWTH_PATIENCE, || {
+        outcome = fs::metadata(file).and_then(|_| loop_device::resize(device));
+        let sectors = fs::read_to_string(&size).ok().and_then(|sectors| sectors.trim().parse::<u64>().ok());
+        outcome.is_err() || sectors.is_some_and(|sectors| sectors.saturating_mul(512) >= bytes)
+    });
+    outcome?;
+    if grown { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 /// Runs the helper; answers its exit code and what it said, on standard output or else standard error.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 // linux/loop.h and linux/prctl.h, which the crate libc does not have.
 const LOOP_CLR_FD: c_ulong = 0x4C01;
+const LOOP_SET_CAPACITY: c_ulong = 0x4C07;
 const LOOP_CONFIGURE: c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: c_ulong = 0x4C82;
 const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -81,6 +82,12 @@ pub(super) fn clear(device: &Path, exclusive: bool, still_ours: impl Fn() -> boo
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
         outcome => outcome.map(drop),
     }
+}
+
+/// Makes the device as long as its file is.
+pub(super) fn resize(device: &Path) -> io::Result<()> {
+    let opened = OpenOptions::new().read(true).open(device)?;
+    request(&opened, LOOP_SET_CAPACITY, 0).map(drop)
 }
 
 /// Says that this process, and every thread that it starts from now on, writes for a block device of this machine: memory
