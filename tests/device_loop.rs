@@ -102,7 +102,7 @@ fn pattern(seed: u32, length: usize) -> Vec<u8> {
 fn a_device_grows_with_its_volume_under_a_mounted_file_system() {
     let desk = Desk::new();
     let device = desk.attach();
-    succeed(tool("mkfs.ext4").arg("-q").arg(&device));
+    succeed(tool("mkfs.xfs").arg("-q").arg(&device));
     let at = desk.mount(&device);
     fs::write(at.join("before"), pattern(1, 100_000)).unwrap();
     let bytes = || {
@@ -113,11 +113,13 @@ fn a_device_grows_with_its_volume_under_a_mounted_file_system() {
     let more = before / (1 << 30) + 1;
     desk.home().json(&format!("ec2 modify-volume --volume-id {} --size {more}", desk.scene.volume));
     assert_eq!((before % (1 << 30), bytes()), (0, more << 30));
-    succeed(tool("resize2fs").arg(&device));
+    succeed(tool("xfs_growfs").arg(&at));
+    let blocks = nix::sys::statvfs::statvfs(&at).unwrap();
+    assert!(blocks.blocks() * blocks.fragment_size() > before, "the file system has the room");
     let filled = pattern(2, 64 << 20);
     fs::write(at.join("after"), &filled).unwrap();
     desk.unmount();
-    succeed(tool("fsck.ext4").args(["-f", "-n"]).arg(&device));
+    succeed(tool("xfs_repair").arg("-n").arg(&device));
     let at = desk.mount(&device);
     assert_eq!(fs::read(at.join("before")).unwrap(), pattern(1, 100_000));
     assert!(fs::read(at.join("after")).unwrap() == filled);

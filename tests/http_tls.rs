@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::harness::server::Server;
-use crate::harness::{Home, both, succeed, tool};
+use crate::harness::{Home, both, fast_program, program, succeed, tool};
 
 /// A certificate for this machine that nobody else vouches for, and its key.
 fn certificate(home: &Home) -> [String; 2] {
@@ -110,4 +110,13 @@ fn what_does_not_go_together_is_refused() {
     // Of another pair.
     let other = Home::new();
     assert!(with(&certificate(&other)[0], &key).contains("cannot use"));
+}
+
+/// What the README builds has no TLS: the gate's release build is that program.
+#[test]
+fn a_program_without_tls_says_how_to_get_one_with_it() {
+    let home = Home::fast();
+    let said = home.refused(252, &["serve", "--tls-cert", "none.pem", "--tls-key", "none.pem"]);
+    let of_ours = if fast_program() == program() { "No such file" } else { "--features tls" };
+    assert!(said.contains("none.pem") && said.contains(of_ours), "{said}");
 }

@@ -38,6 +38,7 @@ mod http_clients;
 mod http_docs;
 mod http_own;
 mod http_server;
+#[cfg(feature = "tls")]
 mod http_tls;
 mod http_wire;
 mod init;

@@ -145,8 +145,8 @@ fn of_name(member: &Parameter, least: bool) -> Value {
     }
 }
 
-/// Every operation of the table, asked for the least and for all that can be asked, in a home where nothing is; and those of IAM
-/// and STS as they succeed. The records of all.
+/// Every operation of the table, asked for the least and for all that can be asked, of things that are not there; and those of IAM,
+/// of STS and of EC2 that no other scene has as they succeed. The records of all.
 fn table() -> Vec<Value> {
     let base = tempfile::tempdir().unwrap();
     let home = Home::open(&base.path().join("home")).unwrap();
@@ -205,6 +205,24 @@ fn table() -> Vec<Value> {
     let role = "arn:aws:iam::123456789012:role/r";
     run(&admin, "sts", "AssumeRole", json!({"RoleArn": role, "RoleSessionName": "s1"})).unwrap();
     run(&admin, "sts", "GetCallerIdentity", json!({})).unwrap();
+    let key = run(&root, "kms", "CreateKey", json!({})).unwrap()["KeyMetadata"]["KeyId"].clone();
+    let volume = run(&root, "ec2", "CreateVolume", json!({"Size": 1})).unwrap()["VolumeId"].clone();
+    for (operation, request) in [
+        ("ModifyVolume", json!({"VolumeId": volume, "Size": 20, "VolumeType": "gp3", "Iops": 4000, "Throughput": 200})),
+        ("DescribeVolumesModifications", json!({"VolumeIds": [volume]})),
+        ("DescribeVolumeStatus", json!({"VolumeIds": [volume]})),
+        ("CreateTags", json!({"Resources": [volume], "Tags": [{"Key": "k", "Value": "v"}]})),
+        ("DescribeTags", json!({"Filters": [{"Name": "resource-id", "Values": [volume]}]})),
+        ("DeleteTags", json!({"Resources": [volume], "Tags": [{"Key": "k"}]})),
+        ("EnableEbsEncryptionByDefault", json!({})),
+        ("GetEbsEncryptionByDefault", json!({})),
+        ("ModifyEbsDefaultKmsKeyId", json!({"KmsKeyId": key})),
+        ("GetEbsDefaultKmsKeyId", json!({})),
+        ("ResetEbsDefaultKmsKeyId", json!({})),
+        ("DisableEbsEncryptionByDefault", json!({})),
+    ] {
+        run(&root, "ec2", operation, request).unwrap_or_else(|error| panic!("{operation}: {error}"));
+    }
     for service in SERVICES {
         for operation in service.operations {
             for least in [true, false] {

@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 use nix::unistd::Uid;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::server::TlsStream;
 
 use super::server::Peer;
+use super::tls::TlsStream;
 use super::{Listen, ServeError};
 use crate::twin::{self, Protection};
 

@@ -27,7 +27,6 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use super::caller::Known;
@@ -56,7 +55,7 @@ pub(super) struct Server {
     pub(super) home: RwLock<Option<Home>>,
     /// Opens the home anew after it was emptied.
     open: Box<dyn Fn() -> Result<Home, ServiceError> + Send + Sync>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<tls::Acceptor>,
     pub(super) options: Options,
     pub(super) known: Known,
     pub(super) metrics: Metrics,
@@ -69,7 +68,7 @@ impl Server {
     pub(super) fn of(
         home: Home,
         open: Box<dyn Fn() -> Result<Home, ServiceError> + Send + Sync>,
-        tls: Option<TlsAcceptor>,
+        tls: Option<tls::Acceptor>,
         options: Options,
     ) -> Result<Self, ServiceError> {
         let metrics = Metrics::default();

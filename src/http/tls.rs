@@ -1,21 +1,18 @@
 //! TLS: a certificate and its key, as the operator gives them. The provider of the cryptography is named here, and no default of
 //! the process's is asked for.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+//!
+//! It is in the program if that was built with the feature `tls`, and otherwise refused.
 
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::TlsAcceptor;
-use zeroize::Zeroizing;
+use std::path::PathBuf;
 
 use super::{Auth, Listen, Options, ServeError};
 use crate::twin::{self, Protection};
+
+#[cfg(not(feature = "tls"))]
+pub(super) use absent::{Acceptor, TlsStream, acceptor};
+#[cfg(feature = "tls")]
+pub(super) use present::{Acceptor, TlsStream, acceptor};
 
 /// The files of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,9 +22,6 @@ pub struct TlsFiles {
     /// Its private key, in PEM; nobody else may read it.
     pub key: PathBuf,
 }
-
-/// More than any chain of certificates takes.
-const MAX_FILE: u64 = 1 << 20;
 
 /// Refuses an address that other machines can reach, unless who calls is verified and nobody can listen.
 pub(super) fn refuse_reachable(options: &Options) -> Result<(), ServeError> {
@@ -40,40 +34,88 @@ pub(super) fn refuse_reachable(options: &Options) -> Result<(), ServeError> {
     }
 }
 
-/// What makes TLS connections of TCP's.
-pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
-    let wrong = |path: &Path, why: String| ServeError::Tls { path: path.to_owned(), why };
-    let certificate = read(&files.certificate, 0o022).map_err(|why| wrong(&files.certificate, why))?;
-    let chain = CertificateDer::pem_slice_iter(&certificate)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong(&files.certificate, error.to_string()))?;
-    let key = read(&files.key, 0o077).map_err(|why| wrong(&files.key, why))?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| wrong(&files.key, error.to_string()))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
-    let mut config = config.map_err(|error| wrong(&files.certificate, error.to_string()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+#[cfg(feature = "tls")]
+mod present {
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use rustls::ServerConfig;
+    use rustls::crypto::ring;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use zeroize::Zeroizing;
+
+    use super::{ServeError, TlsFiles};
+
+    pub(in crate::http) use tokio_rustls::TlsAcceptor as Acceptor;
+    pub(in crate::http) use tokio_rustls::server::TlsStream;
+
+    /// More than any chain of certificates takes.
+    const MAX_FILE: u64 = 1 << 20;
+
+    /// What makes TLS connections of TCP's.
+    pub(in crate::http) fn acceptor(files: &TlsFiles) -> Result<Acceptor, ServeError> {
+        let wrong = |path: &Path, why: String| ServeError::Tls { path: path.to_owned(), why };
+        let certificate = read(&files.certificate, 0o022).map_err(|why| wrong(&files.certificate, why))?;
+        let chain = CertificateDer::pem_slice_iter(&certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| wrong(&files.certificate, error.to_string()))?;
+        let key = read(&files.key, 0o077).map_err(|why| wrong(&files.key, why))?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| wrong(&files.key, error.to_string()))?;
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        let mut config = config.map_err(|error| wrong(&files.certificate, error.to_string()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Acceptor::from(Arc::new(config)))
+    }
+
+    /// A file's bytes, if it allows others none of `forbidden`; else why not.
+    fn read(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let found = file.metadata().map_err(|error| error.to_string())?;
+        if !found.is_file() {
+            return Err("it is no file".to_owned());
+        }
+        if found.mode() & forbidden != 0 {
+            let what = if forbidden & 0o044 == 0 { "write to" } else { "read or write to" };
+            return Err(format!("others may {what} it: chmod {:o}", 0o777 & !forbidden & 0o644));
+        }
+        if found.len() > MAX_FILE {
+            return Err("it is too large for a certificate or a key".to_owned());
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1));
+        file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
 }
 
-/// A file's bytes, if it allows others none of `forbidden`; else why not.
-fn read(path: &Path, forbidden: u32) -> Result<Zeroizing<Vec<u8>>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let found = file.metadata().map_err(|error| error.to_string())?;
-    if !found.is_file() {
-        return Err("it is no file".to_owned());
+#[cfg(not(feature = "tls"))]
+mod absent {
+    use std::future::Ready;
+    use std::io;
+
+    use super::{ServeError, TlsFiles};
+
+    /// There is none.
+    pub(in crate::http) enum Acceptor {}
+
+    impl Acceptor {
+        pub(in crate::http) fn accept<S>(&self, _: S) -> Ready<io::Result<TlsStream<S>>> {
+            match *self {}
+        }
     }
-    if found.mode() & forbidden != 0 {
-        let what = if forbidden & 0o044 == 0 { "write to" } else { "read or write to" };
-        return Err(format!("others may {what} it: chmod {:o}", 0o777 & !forbidden & 0o644));
+
+    pub(in crate::http) type TlsStream<S> = S;
+
+    pub(in crate::http) fn acceptor(files: &TlsFiles) -> Result<Acceptor, ServeError> {
+        let why =
+            "this program was built without TLS; `cargo build --release --features tls` builds it with".to_owned();
+        Err(ServeError::Tls { path: files.certificate.clone(), why })
     }
-    if found.len() > MAX_FILE {
-        return Err("it is too large for a certificate or a key".to_owned());
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1));
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
