@@ -1,4 +1,4 @@
-//! A volume as a device of this machine's kernel: a file served through FUSE ([`super::fuse`]) and a loop device on it.
+//! A volume as a device of this machine's kernel: a file served through FUSE (`export::fuse`) and a loop device on it.
 //!
 //! Everything is found again from what the kernel itself says: the file's place follows from the home and the volume, the
 //! loop device's `backing_file` in sysfs (Documentation/ABI/testing/sysfs-block-loop) names that place, and the list of
